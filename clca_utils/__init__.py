@@ -1,0 +1,1 @@
+"""CLCA: cultural-learning-based culture adaptation of language models, as a study to rerun."""

@@ -1,0 +1,239 @@
+"""Stage 01: neutral scenarios become scenes of one culture.
+
+Slots are filled from the culture's lexicon, its Faker locale (names) and Babel (money, dates,
+times). A chat model may then rewrite the setting; what it returns is checked, and a scenario that
+fails is dropped with its reason, never patched.
+"""
+
+import datetime
+import json
+import random
+import re
+from collections.abc import Callable, Sequence
+
+from babel.dates import format_skeleton, format_time
+from babel.numbers import format_currency
+from faker import Faker
+
+from clca_utils.chat_model import ChatModel, Conversation, assistant, system, user
+from clca_utils.culture import Culture
+from clca_utils.files import StudyError
+from clca_utils.scenario import Change, Persona, Role, Scenario, SeedScenario
+
+SLOT = re.compile(r"\{(\w+)(?::([^{}]+))?\}")
+
+NEUTRAL = {
+    "person1": "Person A",
+    "person2": "Person B",
+    "name1": "Person A",
+    "name2": "Person B",
+    "city": "the town",
+    "dish": "a meal",
+    "drink": "a drink",
+    "sweet": "something sweet",
+    "gift": "a present",
+    "festival": "the holiday",
+    "pastime": "spending time outdoors",
+    "transport": "the bus",
+    "shop": "a shop",
+}
+"""Fillers of the unadapted control: the same scene with no culture in it."""
+
+Fill = Callable[[str, str], str]
+"""Turns a slot's name and argument into its text."""
+
+
+def fill_slots(text: str, fill: Fill) -> str:
+    """Replace every `{slot}` or `{slot:argument}` in `text`; nothing else in it is interpreted."""
+    return SLOT.sub(lambda match: fill(match[1], match[2] or ""), text)
+
+
+def person_name(faker: Faker, culture: Culture) -> tuple[str, str]:
+    """Draw a name in Latin script, and the short form in which the person is addressed."""
+    if hasattr(faker, "first_romanized_name"):
+        given, family = faker.first_romanized_name(), faker.last_romanized_name()
+    else:
+        given = random.Random(faker.random.random()).choice(
+            [faker.first_name_female, faker.first_name_male]
+        )()
+        family = faker.last_name()
+    name = f"{given} {family}" if culture.name_order == "given-first" else f"{family} {given}"
+    return name, given if culture.address == "given" else family
+
+
+def local_money(dollars: float, culture: Culture) -> str:
+    """Write a price in local money, rounded to two significant digits as prices are spoken."""
+    amount = float(f"{dollars * culture.units_per_dollar:.2g}")
+    return str(
+        format_currency(amount, culture.currency, locale=culture.locale, decimal_quantization=False)
+    ).replace("\xa0", " ")
+
+
+def local_date(month_day: str, culture: Culture) -> str:
+    """Write a date (MM-DD) as numbers in local order."""
+    date = datetime.date.fromisoformat(f"2024-{month_day}")
+    return str(format_skeleton("Md", date, locale=culture.locale))
+
+
+def local_time(hours_minutes: str, culture: Culture) -> str:
+    """Write a time of day (HH:MM) as it is written locally."""
+    time = datetime.time.fromisoformat(hours_minutes)
+    return str(format_time(time, "short", locale=culture.locale)).replace("\xa0", " ")
+
+
+def local_filler(culture: Culture, seed: str) -> Fill:
+    """Return what fills a scenario's slots in a culture: one draw per slot and scenario."""
+    rng = random.Random(seed)
+    faker = Faker(culture.locale)
+    faker.seed_instance(rng.getrandbits(32))
+    (name1, short1), (name2, short2) = person_name(faker, culture), person_name(faker, culture)
+    while short2 == short1:
+        name2, short2 = person_name(faker, culture)
+    words = {slot: rng.choice(fillers) for slot, fillers in culture.lexicon}
+    words |= {"person1": name1, "person2": name2, "name1": short1, "name2": short2}
+    written = {"money": local_money, "date": local_date, "time": local_time}
+
+    def fill(slot: str, argument: str) -> str:
+        if slot == "money":
+            return local_money(float(argument), culture)
+        return written[slot](argument, culture) if slot in written else words[slot]
+
+    return fill
+
+
+def neutral_filler(slot: str, argument: str) -> str:
+    """Fill a slot with no culture in it; money, dates and times stay plain numbers."""
+    return NEUTRAL.get(slot) or (f"{argument} dollars" if slot == "money" else argument)
+
+
+def adapt(seed: SeedScenario, culture: Culture, fill: Fill, rewriter: str) -> Scenario:
+    """Fill one seed scenario.
+
+    Raises:
+        StudyError: The scenario has a slot that nothing fills.
+    """
+    changes: dict[str, str] = {}
+
+    def noted(slot: str, argument: str) -> str:
+        try:
+            text = fill(slot, argument)
+        except (KeyError, ValueError):
+            raise StudyError(
+                f"Seed scenario {seed.id} has the slot {{{slot}:{argument}}}, which no culture "
+                "fills; see clca_utils/adaptation.py for the slots there are."
+            ) from None
+        changes[f"{slot}:{argument}" if argument else slot] = text
+        return text
+
+    def persona(role: Role, number: int) -> Persona:
+        texts = {key: fill_slots(text, noted) for key, text in role.model_dump().items()}
+        name, address = noted(f"person{number}", ""), noted(f"name{number}", "")
+        return Persona(**texts, name=name, address=address)
+
+    is_local = rewriter != "none"
+    return Scenario(
+        id=f"{culture.name.lower()}-{seed.id}",
+        seed_id=seed.id,
+        culture=culture.name,
+        country=culture.country,
+        domain=seed.domain,
+        relation=seed.relation,
+        setting=fill_slots(seed.setting, noted),
+        person1=persona(seed.person1, 1),
+        person2=persona(seed.person2, 2),
+        descriptors=culture.descriptors() if is_local else [],
+        customs=culture.customs_of(seed.domain) if is_local else [],
+        items=seed.items,
+        rewriter=rewriter,
+        changes=[Change(slot=slot, adapted=text) for slot, text in changes.items()],
+    )
+
+
+def adapt_all(
+    seeds: Sequence[SeedScenario], culture: Culture, seed: int, rewriter: str = "lexicon"
+) -> list[Scenario]:
+    """Fill seed scenarios for a culture, or with neutral words where `rewriter` is "none".
+
+    Args:
+        seeds: The neutral scenarios.
+        culture: Where they shall take place.
+        seed: Of the draws; the same seed gives the same scenarios.
+        rewriter: "lexicon" or "chat" (filled alike), or "none" for the unadapted control.
+    """
+    return [
+        adapt(
+            one,
+            culture,
+            neutral_filler
+            if rewriter == "none"
+            else local_filler(culture, f"{seed}/{culture.name}/{one.id}"),
+            rewriter,
+        )
+        for one in seeds
+    ]
+
+
+def rewrite_prompt(scenario: Scenario, complaint: str = "") -> Conversation:
+    """Ask a chat model to make a setting feel at home in its culture, as JSON."""
+    request = (
+        f"Rewrite this setting so that it could only take place in {scenario.country}. Keep both "
+        "names, who they are to each other and what has just happened. Write 30 to 80 words of "
+        f"plain English.\n\nSetting: {scenario.setting}\n"
+        f"Customs many people there know: {' '.join(scenario.customs)}\n\n"
+        'Answer with JSON only: {"setting": "..."}'
+    )
+    if complaint:
+        request += f"\nYour last answer was refused: {complaint}. Mend that."
+    return [system("You adapt social scenes with care and without stereotypes."), user(request)]
+
+
+def rewrite_problem(reply: str, scenario: Scenario) -> str:
+    """Say what is wrong with a rewritten setting, or nothing."""
+    try:
+        setting = json.loads(reply)["setting"]
+    except (ValueError, TypeError, KeyError):
+        return "it is not JSON with the one key 'setting'"
+    if not isinstance(setting, str) or not 20 <= len(setting.split()) <= 120:
+        return "the setting is not 20 to 120 words of text"
+    missing = [p.name for p in scenario.people if p.name not in setting]
+    return f"the name {missing[0]} is missing" if missing else ""
+
+
+def rewrite_settings(
+    scenarios: Sequence[Scenario], model: ChatModel, seed: int, attempts: int = 3
+) -> tuple[list[Scenario], dict[str, str]]:
+    """Let a chat model rewrite the settings; a refused answer is asked for again with the reason.
+
+    Args:
+        scenarios: Scenarios filled from the lexicon.
+        model: The rewriter.
+        seed: Of its sampling.
+        attempts: Answers asked for in all before a scenario is dropped.
+
+    Returns:
+        The rewritten scenarios, and per dropped scenario's id the reason of its last refusal.
+    """
+    rewritten: dict[str, Scenario] = {}
+    refused = {scenario.id: "" for scenario in scenarios}
+    for attempt in range(attempts):
+        asked = [scenario for scenario in scenarios if scenario.id in refused]
+        replies = model.generate(
+            [[*rewrite_prompt(s, refused[s.id]), assistant("{")] for s in asked],
+            max_new_tokens=200,
+            seeds=[seed + 1000 * attempt + i for i in range(len(asked))],
+            temperature=0.7 if attempt else 0.0,
+            stop="}",
+        )
+        for scenario, reply in zip(asked, replies, strict=True):
+            answer = "{" + reply + "}"
+            problem = rewrite_problem(answer, scenario)
+            if problem:
+                refused[scenario.id] = problem
+                continue
+            del refused[scenario.id]
+            setting = json.loads(answer)["setting"]
+            change = Change(slot="setting", adapted=setting)
+            rewritten[scenario.id] = scenario.model_copy(
+                update={"setting": setting, "changes": [*scenario.changes, change]}
+            )
+    return [rewritten[s.id] for s in scenarios if s.id in rewritten], refused

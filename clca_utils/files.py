@@ -1,0 +1,230 @@
+"""Artefacts on disk: written whole or not at all, read back through their schema.
+
+Every stage reads and writes JSON lines, JSON and parquet through these few functions, so a kill
+at any moment leaves either the old file or the new one, never half of one.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+import yaml
+from pydantic import BaseModel, ValidationError
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The repository: relative paths in parameters start here, wherever a notebook was opened."""
+
+DATA = Path(__file__).resolve().parent / "data"
+"""Seed scenarios, survey items and published aggregates that ship with the package."""
+
+Record = TypeVar("Record", bound=BaseModel)
+
+
+class StudyError(Exception):
+    """Something the user can mend, told in one sentence: the file, the field, what to do."""
+
+
+def locate(path: str | Path) -> Path:
+    """Return `path` as given if absolute, otherwise below the repository."""
+    return Path(path) if Path(path).is_absolute() else ROOT / path
+
+
+def shown(path: Path) -> str:
+    """Return `path` as a reader should see it: below the repository where it is, without it."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def first_problem(error: ValidationError) -> str:
+    """Say a pydantic error's first complaint as 'field: what was expected (found …)'."""
+    problem = error.errors()[0]
+    field = ".".join(str(part) for part in problem["loc"]) or "the whole record"
+    return f"{field}: {problem['msg']} (found {problem['input']!r:.80})"
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path` in one step: readers see the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.tmp")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 in one step."""
+    write_bytes(path, text.encode())
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as parquet in one step."""
+    write_bytes(path, table.to_parquet(index=False))
+
+
+def write_metrics(run: Path, stage: str, metrics: dict[str, float]) -> None:
+    """Write a stage's named numbers to `metrics/<stage>.json`, where tests and figures read them."""
+    write_json(run / "metrics" / f"{stage}.json", metrics)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as indented JSON, keys in the given order."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        StudyError: The file is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StudyError(f"{shown(path)} is missing: run the stage that writes it first.") from None
+    except ValueError as error:
+        raise StudyError(f"{shown(path)} is not JSON ({error}): delete it and rerun.") from None
+
+
+def write_records(path: Path, records: Iterable[BaseModel]) -> None:
+    """Write pydantic records as JSON lines."""
+    write_text(path, "".join(record.model_dump_json() + "\n" for record in records))
+
+
+def read_records(path: Path, schema: type[Record], made_by: str = "") -> list[Record]:
+    """Read JSON lines through their schema.
+
+    Args:
+        path: The file.
+        schema: The pydantic model of a line.
+        made_by: The stage that writes the file, named when the file is missing.
+
+    Raises:
+        StudyError: The file is missing, or a line does not fit; the line is named.
+    """
+    if not path.is_file():
+        raise StudyError(f"{shown(path)} is missing: run {made_by or 'the stage before'} first.")
+    records = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            records.append(schema.model_validate_json(line))
+        except ValidationError as error:
+            raise StudyError(
+                f"{shown(path)}, line {number}: {first_problem(error)}; mend or delete the file."
+            ) from None
+    return records
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's safe loader, but a key given twice is an error instead of the last one winning."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build one mapping, its keys unique."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key!r} is given twice", problem_mark=node.start_mark
+                )
+        return super().construct_mapping(node, deep=deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping with the safe loader.
+
+    Raises:
+        StudyError: The file is missing, not YAML, empty, or no mapping.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
+    except FileNotFoundError:
+        raise StudyError(f"{shown(path)} does not exist: check the path.") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise StudyError(
+            f"{shown(path)}, line {line}: {error.problem}; mend the YAML there."
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StudyError(f"{shown(path)} is not YAML text ({error}); mend it.") from None
+    if not isinstance(content, dict):
+        raise StudyError(f"{shown(path)} holds no 'key: value' lines; write at least its name.")
+    return content
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file, or of a folder's files and their names."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    parts = sorted(p for p in path.rglob("*") if p.is_file())
+    lines = "".join(f"{p.relative_to(path).as_posix()} {digest(p)}\n" for p in parts)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def fingerprint(*parts: object) -> str:
+    """Return a short hash of values and of the content of files (given as `Path`)."""
+    texts = [digest(part) if isinstance(part, Path) else repr(part) for part in parts]
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+
+
+Item = TypeVar("Item")
+
+
+def in_batches(
+    items: Sequence[Item],
+    work: Callable[[Sequence[Item]], list[Record]],
+    *,
+    schema: type[Record],
+    batch_size: int,
+    ledger: Path,
+    key: str,
+    what: str,
+) -> list[Record]:
+    """Do `work` batch by batch; a batch once done survives a kill.
+
+    Batches are cut by position, so a resumed run computes the same batches, hence the same
+    numbers, as an uninterrupted one. Each finished batch is one line of `ledger`; a line that a
+    kill cut short is dropped. The caller deletes the ledger once the stage's artefact is written.
+
+    Args:
+        items: What to work on, in a fixed order.
+        work: Turns one batch into its records.
+        schema: The pydantic model of a record.
+        batch_size: Items per batch.
+        ledger: Where finished batches are kept meanwhile.
+        key: Fingerprint of all that shapes the result; a ledger of another key is discarded.
+        what: Name of the items, for the progress bar.
+
+    Returns:
+        The records of all batches, in order.
+    """
+    lines = ledger.read_text(encoding="utf-8").split("\n")[:-1] if ledger.is_file() else []
+    if not lines or lines[0] != key:
+        write_text(ledger, f"{key}\n")
+        lines = [key]
+    done = lines[1:]
+    write_text(ledger, "".join(f"{line}\n" for line in lines))
+    records: list[Record] = []
+    with tqdm(total=len(items), desc=what, mininterval=1.0) as progress:
+        for number, start in enumerate(range(0, len(items), batch_size)):
+            batch = items[start : start + batch_size]
+            if number < len(done):
+                results = [schema.model_validate(row) for row in json.loads(done[number])]
+            else:
+                results = work(batch)
+                rows = json.dumps([r.model_dump(mode="json") for r in results], ensure_ascii=False)
+                with ledger.open("a", encoding="utf-8") as file:
+                    file.write(rows + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+            records.extend(results)
+            progress.update(len(batch))
+    return records

@@ -1,0 +1,275 @@
+"""The parameter file of a study: one YAML says all of one run, and every slip in it is named.
+
+A parameter's value comes from the study file, else from the model's file, else from the default
+here. The defaults are also those of the notebooks' parameter cells.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from clca_utils.culture import culture_file, load_culture
+from clca_utils.files import ROOT, StudyError, locate, read_yaml, shown
+
+STUDIES = ROOT / "params"
+MODELS = ROOT / "params" / "models"
+
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+Value = TypeVar("Value")
+
+
+def _scientific(value: object) -> object:
+    """Read 2e-4 as a number: YAML 1.1, hence PyYAML, takes it for text without a decimal point."""
+    is_number = isinstance(value, str) and re.fullmatch(r"\d+(\.\d*)?[eE][+-]?\d+", value)
+    return float(str(value)) if is_number else value
+
+
+def _distinct(values: list[Value]) -> list[Value]:
+    """Refuse two values that would share a folder, as the same name given twice would."""
+    folders = [folder_name(str(value)) for value in values]
+    for value, folder in zip(values, folders, strict=True):
+        if folders.count(folder) > 1:
+            raise ValueError(f"{value!r} is given twice, or shares the folder '{folder}'")
+    return values
+
+
+def _existing(path: str) -> str:
+    """Refuse a path that names no file; an empty one names the shipped file."""
+    if path and not locate(path).is_file():
+        raise ValueError("names no file; paths start at the repository")
+    return path
+
+
+class Section(BaseModel):
+    """Parameters of one stage: unknown names, text for numbers and NaN are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class ScenarioAdaptation(Section):
+    """Stage 01: how many scenarios, and who rewrites their settings."""
+
+    n_scenarios: int = Field(4, ge=1)
+    rewriter: Literal["lexicon", "chat", "none"] = "lexicon"
+
+
+class DialogueSimulation(Section):
+    """Stage 02: how dialogues are played, and how sure a judge must be to drop one."""
+
+    samples: int = Field(1, ge=1)
+    max_turns: int = Field(4, ge=2, le=100)
+    max_new_tokens: int = Field(32, ge=1, le=4096)
+    temperature: float = Field(0.8, ge=0, le=5)
+    top_p: float = Field(0.95, gt=0, le=1)
+    decoding: Literal["prefilled", "free"] = "prefilled"
+    batch_size: int = Field(8, ge=1)
+    reject_confidence: float = Field(0.9, ge=0, le=1)
+
+
+class IntentExtraction(Section):
+    """Stage 03: how intents are written, and from what probability one counts as cultural."""
+
+    max_new_tokens: int = Field(20, ge=1, le=4096)
+    cultural_threshold: float = Field(0.5, ge=0, le=1)
+    batch_size: int = Field(8, ge=1)
+
+
+class FineTuning(Section):
+    """Stage 04: tasks, LoRA and optimisation."""
+
+    tasks: Annotated[list[Literal["imitation", "intent"]], AfterValidator(_distinct)] = Field(
+        ["imitation", "intent"], min_length=1
+    )
+    epochs: int = Field(1, ge=1, le=1000)
+    learning_rate: Annotated[float, BeforeValidator(_scientific)] = Field(2.0e-4, gt=0, le=1)
+    lora_rank: int = Field(8, ge=1, le=4096)
+    lora_alpha: float = Field(16, gt=0)
+    lora_dropout: float = Field(0.05, ge=0, lt=1)
+    target_modules: str = Field("all-linear", pattern=r"^(all-linear|\w+( ?, ?\w+)*)$")
+    modules_to_save: list[str] = []
+    batch_size: int = Field(4, ge=1)
+    gradient_accumulation: int = Field(2, ge=1)
+    max_length: int = Field(1024, ge=16)
+    checkpoint_steps: int = Field(10, ge=1)
+
+
+class WvsAnalysis(Section):
+    """Stage 05: whom the model answers for, in which option orders, compared with which people."""
+
+    survey: Annotated[str, AfterValidator(_existing)] = ""
+    n_respondents: int = Field(1, ge=1)
+    orders: Literal["all", "first"] = "all"
+    batch_size: int = Field(32, ge=1)
+    resamples: int = Field(2000, ge=1)
+
+
+class PaperFigures(Section):
+    """Stage 06 has no parameters: it shows what the runs left."""
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "scenario_adaptation": ScenarioAdaptation,
+    "dialogue_simulation": DialogueSimulation,
+    "intent_extraction": IntentExtraction,
+    "fine_tuning": FineTuning,
+    "wvs_analysis": WvsAnalysis,
+    "paper_figures": PaperFigures,
+}
+
+
+class Study(Section):
+    """A study: its grid of cultures, models and seeds, and the parameters of every stage."""
+
+    name: str = Field(alias="study", pattern=r"^[a-z0-9-]+$")
+    cultures: Annotated[list[str], AfterValidator(_distinct)] = Field(min_length=1)
+    models: Annotated[list[str], AfterValidator(_distinct)] = Field(min_length=1)
+    simulator: str = ""
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], AfterValidator(_distinct)] = (
+        Field([1], min_length=1)
+    )
+    scenario_adaptation: ScenarioAdaptation = ScenarioAdaptation()
+    dialogue_simulation: DialogueSimulation = DialogueSimulation()
+    intent_extraction: IntentExtraction = IntentExtraction()
+    fine_tuning: FineTuning = FineTuning()
+    wvs_analysis: WvsAnalysis = WvsAnalysis()
+    paper_figures: PaperFigures = PaperFigures()
+
+
+class ModelFile(Section):
+    """A file of `params/models`: where the model comes from, and its own training settings."""
+
+    name: str
+    source: str = Field(min_length=1)
+    fine_tuning: FineTuning = FineTuning()
+
+
+def folder_name(name: str) -> str:
+    """Return the folder in `results` of a culture or model given by name, path or hub id."""
+    short = Path(name).stem if name.endswith((".yaml", ".yml")) else name
+    return re.sub(r"[^\w.-]+", "-", short).strip("-.") or "here"
+
+
+def advice(name: str, known: Iterable[str]) -> str:
+    """Return the end of a sentence about an unknown name: the nearest known one, or all."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name.lower(), names, n=1)
+    return f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(names) or 'none'}."
+
+
+def complaint(problem: ErrorDetails, schema: type[Section]) -> str:
+    """Say one pydantic error as a sentence about a field of a study or model file."""
+    *outer, last = [str(part) for part in problem["loc"]]
+    field = ".".join([*outer, last])
+    if problem["type"] == "extra_forbidden":
+        fields = (SECTIONS[outer[0]] if outer else schema).model_fields
+        hint = advice(last, (known.alias or name for name, known in fields.items()))
+        owner = f"{outer[0]} has no parameter" if outer else "there is no key"
+        return f"{owner} '{last}'; {hint}"
+    if problem["type"] == "missing":
+        return f"the key '{field}' is missing; add it."
+    if problem["type"] == "model_type":
+        return f"{field} should hold 'parameter: value' lines, found {problem['input']!r:.80}."
+    expected = re.sub(r"^(Value error,|Input|List|String|Value) ", "", problem["msg"])
+    return f"{field} {expected}, found {problem['input']!r:.80}."
+
+
+def read_model(name: str) -> ModelFile:
+    """Read a model by its name in `params/models`; a local folder or hub id stands for itself.
+
+    Raises:
+        StudyError: The name is unknown, or fields of the file do not fit; all are told.
+    """
+    path = MODELS / f"{name}.yaml"
+    if not path.is_file():
+        if locate(name).is_dir() or HUB_ID.fullmatch(name):
+            return ModelFile(name=name, source=name)
+        if "/" in name:
+            raise StudyError(f"The model folder {name} does not exist: check the path.")
+        hint = advice(name, (file.stem for file in MODELS.glob("*.yaml")))
+        raise StudyError(f"There is no model '{name}' in params/models; {hint}")
+    try:
+        model = ModelFile.model_validate(read_yaml(path))
+    except ValidationError as error:
+        told = [f"{shown(path)}: {complaint(one, ModelFile)}" for one in error.errors()]
+        raise StudyError("\n".join(told)) from None
+    if model.name != name:
+        raise StudyError(f"{shown(path)}: name is '{model.name}'; call it '{name}' as its file.")
+    return model
+
+
+def model_source(name: str) -> str:
+    """Return what transformers loads for a model: a folder or a hub id.
+
+    The embedded model is unpacked on its first use.
+
+    Raises:
+        StudyError: The model is unknown, or the embedded one cannot be prepared.
+    """
+    source = read_model(name).source
+    if source == "embedded":
+        from clca_utils.embedded import prepare  # noqa: PLC0415 (only if this model is used)
+
+        return str(prepare())
+    return str(locate(source)) if locate(source).is_dir() else source
+
+
+def parameters(study: Study, section: str, model: str) -> dict[str, Any]:
+    """Return a section's parameters for a model: study file over model file over defaults."""
+    given: Section = getattr(study, section)
+    if section == "fine_tuning":
+        own = read_model(model).fine_tuning.model_dump(exclude_unset=True)
+        given = FineTuning.model_validate(own | given.model_dump(exclude_unset=True))
+    return given.model_dump()
+
+
+def study_file(name: str | Path) -> Path:
+    """Return the file of a study, given by a path or by its bare name in `params`.
+
+    Raises:
+        StudyError: There is no such file; the nearest known study is told.
+    """
+    path = STUDIES / f"{name}.yaml" if re.fullmatch(r"[\w-]+", str(name)) else Path(name)
+    for candidate in (path.absolute(), locate(path)):
+        if candidate.is_file():
+            return candidate
+    hint = advice(path.stem, (file.stem for file in STUDIES.glob("*.yaml")))
+    raise StudyError(f"The study file {shown(path)} does not exist; {hint}")
+
+
+def load_study(name: str | Path) -> Study:
+    """Read and check a whole study, given by its path or bare name: also cultures and models.
+
+    Raises:
+        StudyError: Something does not fit; every problem found is told, one a line.
+    """
+    path = study_file(name)
+    content = read_yaml(path)
+    problems: list[str] = []
+    try:
+        study = Study.model_validate(content)
+    except ValidationError as error:
+        problems += [complaint(problem, Study) for problem in error.errors()]
+    named = [(load_culture, content.get("cultures")), (read_model, content.get("models"))]
+    for check, names in [*named, (read_model, [content.get("simulator")])]:
+        for one in names if isinstance(names, list) else []:
+            try:
+                if one and isinstance(one, str):
+                    check(one)
+            except StudyError as error:
+                problems += str(error).splitlines()
+    if problems:
+        told = dict.fromkeys(problems)
+        raise StudyError("\n".join(f"{shown(path)}: {problem}" for problem in told))
+    return study
+
+
+def config_files(culture: str, model: str) -> list[Path]:
+    """Return the files that say what a culture and a model are; a hub id or folder has none."""
+    own = MODELS / f"{model}.yaml"
+    return [culture_file(culture), *([own] if own.is_file() else [])]

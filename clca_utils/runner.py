@@ -1,0 +1,485 @@
+"""Run a study: its notebooks in order, each only if something that shapes its result changed.
+
+A step is one notebook for one culture, model and seed. Its key is a fingerprint of all that shapes
+its result; the run folder's manifest records the key with the hashes of what the step wrote.
+"""
+
+import ast
+import contextlib
+import itertools
+import json
+import logging
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache, partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ValidationError
+from rich import progress
+from rich.console import Console
+from rich.table import Table
+
+from clca_utils import files
+from clca_utils.files import DATA, ROOT, StudyError, digest, shown
+from clca_utils.params import Study, config_files, folder_name, load_study, parameters
+
+NOTEBOOKS = ROOT / "notebooks"
+RESULTS = ROOT / "results"
+
+ENVIRONMENT = {
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else each kernel warns about frozen modules
+    "TOKENIZERS_PARALLELISM": "false",  # else tokenizers warn when a notebook forks
+    "TQDM_NCOLS": "90",  # else bars are cut to the terminal's size, and vanish where that is 0
+    "TQDM_NROWS": "20",
+    "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not a "python3" of the home folder
+}
+
+DIE_WITH_PARENT = "--IPKernelApp.exec_lines=__import__('ctypes').CDLL(None).prctl(1, 9)"
+"""prctl(PR_SET_PDEATHSIG, SIGKILL), run in the kernel before the notebook (Linux only): the kernel
+dies with the runner. ipykernel also looks once a second whether its parent lives, but from a Python
+thread: under a C call that held the GIL, an orphan was measured to live on for 17 seconds."""
+
+Show = Callable[..., object]
+"""Shows how far a notebook is: called with description, completed and total."""
+
+TQDM = re.compile(r"\s*(.*?): +\d+%\|[^|]*\| *(\d+)/(\d+) \[")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A notebook of the study, and what it reads and writes below its folder (names or globs)."""
+
+    name: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+
+    @property
+    def notebook(self) -> Path:
+        """The notebook's file."""
+        return NOTEBOOKS / f"{self.name}.ipynb"
+
+    @property
+    def section(self) -> str:
+        """The stage's section of the parameter file."""
+        return self.name[3:]
+
+
+TOLD = ("scenarios.jsonl", "dialogues.jsonl", "judgements.jsonl", "intents.jsonl")
+SIMULATION = (
+    Stage("01_scenario_adaptation", (), TOLD[:1]),
+    Stage("02_dialogue_simulation", TOLD[:1], TOLD[1:3]),
+    Stage("03_intent_extraction", TOLD[1:3], TOLD[3:]),
+)
+LEARNING = (
+    Stage("04_fine_tuning", TOLD, ("adapter", "training_log.csv")),
+    Stage("05_wvs_analysis", ("adapter",), ("answers.parquet",)),
+)
+REPORT = Stage(
+    "06_paper_figures",
+    ("*/*/seed-*/metrics", "*/*/seed-*/answers.parquet"),
+    ("figures", "tables"),
+)
+STAGES = (*SIMULATION, *LEARNING, REPORT)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One notebook to be run: where it writes, where it reads, and with which parameters."""
+
+    stage: Stage
+    study: str
+    folder: Path
+    source: Path
+    parameters: dict[str, Any]
+    config: list[Path]
+
+    @property
+    def copy(self) -> Path:
+        """The executed notebook."""
+        return self.folder / self.stage.notebook.name
+
+    def inputs(self) -> list[Path]:
+        """Return the artefacts it reads, as far as they exist."""
+        found = (self.source.glob(pattern) for pattern in self.stage.reads)
+        return sorted(itertools.chain.from_iterable(found))
+
+    def outputs(self) -> list[Path]:
+        """Return the artefacts it has to write; but for the report also its metrics."""
+        metrics = () if self.stage is REPORT else (f"metrics/{self.stage.name}.json",)
+        return [self.folder / name for name in (*self.stage.writes, *metrics)]
+
+
+class Record(BaseModel):
+    """A finished step, as the manifest keeps it."""
+
+    key: str
+    notebook: str
+    commit: str | None
+    parameters: dict[str, Any]
+    inputs: dict[str, str]
+    outputs: dict[str, str]
+    seconds: float
+    finished: datetime
+
+
+class Manifest(BaseModel, extra="allow"):
+    """manifest.json of a folder: where its steps ran last, and a record of each finished step."""
+
+    stages: dict[str, Record] = {}
+
+
+def plan(study: Study, results: Path) -> list[Step]:
+    """Expand a study to its steps, in an order in which they can run.
+
+    Stages 01-03 stand in the folder of the simulator, so models that share one share them.
+    """
+    home = results.absolute() / study.name
+    steps: dict[Path, Step] = {}
+    for culture, model, seed in itertools.product(study.cultures, study.models, study.seeds):
+        actor = study.simulator or model
+        data = home / folder_name(culture) / folder_name(actor) / f"seed-{seed}"
+        own = home / folder_name(culture) / folder_name(model) / f"seed-{seed}"
+        for stage in (*SIMULATION, *LEARNING):
+            who, folder = (actor, data) if stage in SIMULATION else (model, own)
+            given = {"run_dir": shown(folder), "culture": culture, "model": who, "seed": seed}
+            if stage.name == "04_fine_tuning":
+                given["data_dir"] = shown(data)
+            given |= parameters(study, stage.section, who)
+            source = data if "data_dir" in given else folder
+            step = Step(stage, study.name, folder, source, given, config_files(culture, who))
+            steps.setdefault(step.copy, step)
+    given = {"study_dir": shown(home)} | parameters(study, REPORT.section, "")
+    return [*steps.values(), Step(REPORT, study.name, home, home, given, [])]
+
+
+def cell_sources(notebook: Path) -> list[str]:
+    """Return the code of a notebook, cell by cell: what a stage does, without saved outputs."""
+    cells = files.read_json(notebook)["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+@cache
+def imported(code: str) -> frozenset[str]:
+    """Return the names of the `clca_utils` modules that a piece of code imports itself."""
+    names: set[str] = set()
+    try:
+        tree = ast.parse(re.sub(r"(?m)^[%!].*$", "", code))  # without a notebook's magics
+    except SyntaxError:
+        return frozenset()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            module = ".".join(filter(None, ["clca_utils" if node.level else "", node.module]))
+            names |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+    return frozenset(name.split(".")[1] for name in names if name.startswith("clca_utils."))
+
+
+def modules_of(sources: list[str]) -> list[Path]:
+    """Return the package's files behind some code: what it imports, and what that imports."""
+    found: set[Path] = set()
+    waiting = list(sources)
+    while waiting:
+        paths = {ROOT / "clca_utils" / f"{name}.py" for name in imported(waiting.pop())}
+        new = {path for path in paths - found if path.is_file()}
+        found |= new
+        waiting += [path.read_text(encoding="utf-8") for path in new]
+    return sorted(found)
+
+
+def key_of(step: Step) -> str:
+    """Return the fingerprint of all that shapes a step's result; where it is written does not.
+
+    A local model folder counts by its name only: give changed weights a new folder.
+    """
+    sources = cell_sources(step.stage.notebook)
+    settings = {k: value for k, value in step.parameters.items() if not k.endswith("_dir")}
+    survey = files.locate(settings["survey"]) if settings.get("survey") else None
+    code = modules_of(sources)
+    return files.fingerprint(settings, survey, sources, *code, *step.config, DATA, *step.inputs())
+
+
+def records(folder: Path) -> dict[str, Record]:
+    """Return the records of a folder's finished steps; a damaged manifest is a StudyError."""
+    path = folder / "manifest.json"
+    try:
+        return Manifest.model_validate(files.read_json(path)).stages if path.is_file() else {}
+    except ValidationError as error:
+        raise StudyError(
+            f"{shown(path)}: {files.first_problem(error)}; delete it and rerun."
+        ) from None
+
+
+def intact(folder: Path, record: Record) -> bool:
+    """Say whether what a step wrote is still there, unchanged."""
+    return all(digest(folder / name) == value for name, value in record.outputs.items())
+
+
+def finished(step: Step) -> bool:
+    """Say whether a step need not run: nothing that shapes it changed, its outputs are whole."""
+    record = records(step.folder).get(step.stage.name)
+    return record is not None and record.key == key_of(step) and intact(step.folder, record)
+
+
+def git(*arguments: str) -> str | None:
+    """Return what git says about the repository; None without git or without a commit."""
+    try:
+        return subprocess.check_output(
+            ["git", *arguments], cwd=ROOT, stderr=subprocess.DEVNULL, text=True
+        ).strip()
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+
+
+def installed(package: str) -> str | None:
+    """Return a package's version; None if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def write_manifest(step: Step, stages: dict[str, Record]) -> None:
+    """Write the manifest of a step's folder, with the code and packages as they are now."""
+    pins = ROOT / "requirements.txt"
+    text = pins.read_text(encoding="utf-8") if pins.is_file() else ""
+    commit = git("rev-parse", "HEAD")
+    manifest = {
+        "study": step.study,
+        **{name: step.parameters.get(name) for name in ("culture", "model", "seed")},
+        "commit": commit,
+        "dirty": commit and bool(git("status", "--porcelain", "clca_utils", "notebooks", "params")),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: installed(name) for name in re.findall(r"(?m)^([\w.-]+).*==", text)},
+        "stages": {name: stages[name].model_dump(mode="json") for name in sorted(stages)},
+    }
+    files.write_json(step.folder / "manifest.json", manifest)
+
+
+def last_count(text: str) -> tuple[str, int, int] | None:
+    """Return what the last tqdm bar in a text counts, how many are done, and of how many."""
+    for piece in reversed(re.split(r"[\r\n]", text)):
+        if match := TQDM.match(piece):
+            return match[1], int(match[2]), int(match[3])
+    return None
+
+
+class ItemProgress(logging.Handler):
+    """Hears papermill's log, in which a notebook's progress bars pass, and shows their counts."""
+
+    def __init__(self, show: Show) -> None:
+        super().__init__()
+        self.show = show
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show the count of a message that holds one."""
+        if found := last_count(record.getMessage()):
+            self.show(description=found[0], completed=found[1], total=found[2])
+
+
+@contextlib.contextmanager
+def heard(show: Show) -> Iterator[None]:
+    """Let papermill's log be heard for item counts only; nothing of it is printed."""
+    logger, handler = logging.getLogger("papermill"), ItemProgress(show)
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before
+
+
+def own_line(traceback: list[str]) -> str:
+    """Return the innermost line of a notebook's traceback that is the study's: where, and what."""
+    found, where = "", ""
+    for line in re.sub(r"\x1b\[[\d;]*m", "", "\n".join(traceback)).splitlines():
+        if header := re.match(r"(?:File (.+?):\d+|(Cell In\[\d+\]), line \d+)", line):
+            file = Path(header[1] or "").expanduser()
+            ours = file.is_relative_to(ROOT) and "site-packages" not in file.parts
+            where = shown(file) if ours else header[2] or ""
+        elif where and (arrow := re.match(r"-+> (\d+) +(.*)", line)):
+            found = f"{where}, line {arrow[1]}: {arrow[2].strip()}"
+    return found
+
+
+def execute(step: Step, show: Show) -> None:
+    """Run a step's notebook, leaving the executed copy in its folder.
+
+    Raises:
+        StudyError: The notebook failed, or ended without what it has to write.
+    """
+    import papermill  # noqa: PLC0415 (slow: a typo in a parameter is told before)
+    from traitlets.config import Config  # noqa: PLC0415 (as papermill)
+
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    notebook, copy = shown(step.stage.notebook), shown(step.copy)
+    step.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with contextlib.chdir(ROOT), heard(show):
+            papermill.execute_notebook(
+                notebook,
+                re.sub(r"([{}])", r"\1\1", copy),  # papermill reads braces in a path as fields
+                step.parameters,
+                kernel_name="python3",
+                progress_bar=False,
+                log_output=True,
+                start_timeout=300,
+                iopub_timeout=60,  # seconds; a busy machine takes more than the default 4
+                coalesce_streams=True,  # of a bar drawn a thousand times, keep its last state
+                config=Config(KernelManager={"transport_encryption": "auto"}),  # else it warns
+                extra_arguments=[DIE_WITH_PARENT] if sys.platform == "linux" else [],
+            )
+    except papermill.PapermillExecutionError as error:
+        if error.ename == "StudyError":
+            raise StudyError(error.evalue) from None
+        raise StudyError(
+            f"{notebook} failed in cell In [{error.exec_count}] with {error.ename}: "
+            f"{error.evalue[:500]}\n  {own_line(error.traceback)}\n  executed copy: {copy}"
+        ) from None
+    except RuntimeError as error:
+        raise StudyError(
+            f"{notebook} was cut off ({error}): most often memory ran out, so lower batch_size."
+            f"\n  executed copy: {copy}"
+        ) from None
+    for path in step.outputs():
+        if not path.exists():
+            raise StudyError(f"{notebook} ended without writing {shown(path)}: see {copy}.")
+
+
+def run_step(step: Step, show: Show) -> float:
+    """Run a step and record it, once it has succeeded, in the manifest; return its seconds."""
+    key = key_of(step)
+    stages = {name: one for name, one in records(step.folder).items() if name != step.stage.name}
+    write_manifest(step, stages)
+    inputs = {shown(path): digest(path) for path in step.inputs()}
+    began, began_at = time.monotonic(), time.time_ns()
+    execute(step, show)
+    figures = (step.folder / "figures").glob("*") if step.stage is not REPORT else ()
+    drawn = [path for path in figures if path.stat().st_mtime_ns >= began_at]
+    written = sorted([*step.outputs(), *drawn])
+    record = Record(
+        key=key,
+        notebook=shown(step.stage.notebook),
+        commit=git("rev-parse", "HEAD"),
+        parameters=step.parameters,
+        inputs=inputs,
+        outputs={str(path.relative_to(step.folder)): digest(path) for path in written},
+        seconds=round(time.monotonic() - began, 1),
+        finished=datetime.now(UTC),
+    )
+    write_manifest(step, stages | {step.stage.name: record})
+    return record.seconds
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a study's folder; a second runner is refused, a dead one holds nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        held = FileLock(folder / ".lock", timeout=0).acquire()
+    except Timeout:
+        raise StudyError(
+            f"{shown(folder)} is being written by another run: wait until that ends, or stop it."
+        ) from None
+    with held:
+        yield
+
+
+def prepared(name: str | Path, results: Path) -> tuple[Study, list[Step]]:
+    """Read and plan a study; all that can be wrong with it is a StudyError before any write."""
+    study = load_study(name)
+    for stage in STAGES:
+        if not stage.notebook.is_file():
+            raise StudyError(f"The notebook {shown(stage.notebook)} is missing: restore it.")
+    return study, plan(study, results)
+
+
+def run(name: str | Path, results: Path = RESULTS, console: Console | None = None) -> None:
+    """Run a study, given by its path or bare name, skipping the steps that are finished.
+
+    On a terminal two bars show the steps and the items of the running notebook; elsewhere each
+    step's start and end is a line.
+
+    Raises:
+        StudyError: The study does not fit, another run holds it, or a notebook failed.
+    """
+    study, steps = prepared(name, results)
+    console = console or Console()
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    bars = progress.Progress(
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        speed_estimate_period=7 * 86400,  # seconds: a stage may take days
+    )
+    with alone(results.absolute() / study.name), bars:
+        whole = bars.add_task("", total=len(steps))
+        for number, step in enumerate(steps, start=1):
+            label = f"[{number}/{len(steps)}] {shown(step.copy.with_suffix(''))}"
+            bars.update(whole, description=f"stage {number} of {len(steps)}")
+            if finished(step):
+                say(f"{label}: skipped, nothing changed")
+            else:
+                if not console.is_terminal:
+                    say(f"{label}: started")
+                items = bars.add_task(step.stage.name, total=None)
+                seconds = run_step(step, partial(bars.update, items))
+                bars.remove_task(items)
+                say(f"{label}: done in {seconds:.0f} s")
+            bars.advance(whole)
+
+
+def forecast(steps: list[Step]) -> Iterator[tuple[Step, bool]]:
+    """Say of each step whether a run would skip it; after a step that runs, none that reads it."""
+    stale: set[Path] = set()
+    for step in steps:
+        skip = not {step.folder, step.source} & stale and finished(step)
+        if not skip:
+            stale |= {step.folder, steps[-1].folder}
+        yield step, skip
+
+
+def state(folder: Path, stage: Stage) -> str:
+    """Say how far a stage came in a folder, from its manifest and its executed notebook."""
+    record = records(folder).get(stage.name)
+    if record and all((folder / name).exists() for name in record.outputs):
+        return "done"
+    copy = folder / stage.notebook.name
+    if record or not copy.is_file():
+        return "missing"
+    try:
+        failed = json.loads(copy.read_text(encoding="utf-8"))["metadata"]["papermill"]["exception"]
+    except (ValueError, KeyError):  # a kill cut the copy short
+        failed = False
+    return "failed" if failed else "unfinished"
+
+
+def status(results: Path = RESULTS) -> Table:
+    """Return a table of all folders with runs, and how far each stage came in them."""
+    table = Table("folder", *(stage.name[:2] for stage in STAGES), title=shown(results))
+    table.caption = "with a simulator, 01 to 03 are in its folder, missing in the others"
+    runs = list(results.glob("*/*/*/seed-*"))
+    for folder in sorted({*runs, *(run.parents[2] for run in runs)}):
+        expected = STAGES[:-1] if folder in runs else STAGES[-1:]
+        cells = [state(folder, stage) if stage in expected else "" for stage in STAGES]
+        table.add_row(str(folder.relative_to(results)), *cells)
+    return table

@@ -1,0 +1,183 @@
+"""The survey: which items are asked, and what the people of a country really answered.
+
+The shipped answers are country aggregates of the World Values Survey, wave 7 (Haerpfer et al.
+2022, doi:10.14281/18241.20), of several tiers of trust: A is computed from weighted microdata, B
+and C1 lie within about 0.01 of it, C2 and D (Great Britain, the Netherlands) may be off by up to
+0.05. What is missing is missing: an item without data in a country isn't evaluated there.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from clca_utils.files import DATA, StudyError, first_problem, locate, shown
+
+Floats = npt.NDArray[np.float64]
+
+NOT_ASKED = {"Q42": 3}
+"""Variables that may stand in a marginals file but aren't asked, with the length of their scale."""
+
+COLUMNS = ["qid", "country", "option", "share", "n", "tier"]
+LOW_TRUST = ("C2", "D")
+TOLERANCE = 0.02
+"""How far a country's shares of an item may add up from 1 (whole percents of five options)."""
+
+
+class SurveyItem(BaseModel):
+    """One question of the survey; `options[0]` is the answer with code 1."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    qid: str = Field(pattern=r"^Q\d+$")
+    topic: str = Field(min_length=1)
+    question: str = Field(min_length=1)
+    options: list[Annotated[str, Field(min_length=1)]] = Field(min_length=2)
+
+
+class _ItemFile(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    scales: dict[str, list[str]] = {}
+    items: list[SurveyItem] = Field(min_length=1)
+
+
+def load_items(path: str | Path = "") -> list[SurveyItem]:
+    """Read the survey's items.
+
+    Args:
+        path: A YAML file like data/wvs_items.yaml, say with official wording; empty is the shipped.
+
+    Raises:
+        StudyError: The file is missing, isn't of that form, or names an item twice.
+    """
+    source = locate(path) if path else DATA / "wvs_items.yaml"
+    try:
+        items = _ItemFile.model_validate(yaml.safe_load(source.read_text(encoding="utf-8"))).items
+    except FileNotFoundError:
+        raise StudyError(f"{shown(source)} is missing: mend the path of the items.") from None
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise StudyError(f"{shown(source)} isn't YAML ({problem}): mend that line.") from None
+    except ValidationError as error:
+        raise StudyError(f"{shown(source)}, {first_problem(error)}: mend the field.") from None
+    qids = [item.qid for item in items]
+    if len(set(qids)) < len(qids):
+        twice = next(qid for qid in qids if qids.count(qid) > 1)
+        raise StudyError(f"{shown(source)}, qid: {twice} stands there twice; keep one of them.")
+    return items
+
+
+def load_marginals(
+    path: str | Path = "", items: Sequence[SurveyItem] | None = None
+) -> pd.DataFrame:
+    """Read what the people of each country answered.
+
+    Args:
+        path: A CSV with the columns qid, country (three letters: ISO 3166, and NIR), option (code
+            from 1), share (of valid answers), n (respondents, may be empty), tier, and maybe
+            label; empty is the shipped file.
+        items: The items that fix the known names and scales; by default the shipped ones.
+
+    Returns:
+        One row per item, country and option. `n` is NaN where it isn't published.
+
+    Raises:
+        StudyError: The file is missing or a row can't be right; the line and field are named.
+    """
+    source = locate(path) if path else DATA / "wvs7_marginals.csv"
+    name = shown(source)
+    if not source.is_file():
+        raise StudyError(f"{name} is missing: mend the path of the survey's marginals.")
+    try:
+        rows = pd.read_csv(source, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        problem = str(error).strip()
+        raise StudyError(f"{name} isn't a CSV table ({problem}): export it again.") from None
+    for column in COLUMNS:
+        if column not in rows:
+            raise StudyError(f"{name}, {column}: the column is missing; add it.")
+    known = load_items() if items is None else items
+    scale = rows["qid"].map(NOT_ASKED | {item.qid: len(item.options) for item in known})
+    option, share, n = (pd.to_numeric(rows[c], errors="coerce") for c in ("option", "share", "n"))
+
+    def check(wrong: "pd.Series[bool]", field: str, advice: str) -> None:
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            found = rows[field].iloc[row]
+            raise StudyError(f"{name}, line {row + 2}, {field}: found {found!r}; {advice}.")
+
+    check(scale.isna(), "qid", "use the name of a known item such as 'Q1'")
+    check(~rows["country"].str.fullmatch("[A-Z]{3}"), "country", "write three letters as in 'DEU'")
+    check(option.isna() | (option % 1 != 0), "option", "write the answer's code, a whole number")
+    check((option < 1) | (option > scale), "option", "this item has no such answer, leave it out")
+    check(~share.between(0, 1), "share", "write the share of valid answers, from 0 to 1")
+    check((rows["n"] != "") & ~n.between(1, np.inf), "n", "write the respondents or leave it empty")
+    check(rows["tier"] == "", "tier", "name how far to trust the row, 'A' for microdata")
+    check(rows.duplicated(["qid", "country", "option"]), "option", "it stands there twice")
+    totals = share.groupby([rows["country"], rows["qid"]], sort=False).sum()
+    wrong = totals[(totals - 1).abs() > TOLERANCE]
+    if len(wrong):
+        country, qid = wrong.index[0]
+        raise StudyError(
+            f"{name}, share: those of {qid} in {country} add up to {wrong.iloc[0]:.3f}, not 1; "
+            "mend them."
+        )
+    return rows.assign(option=option.astype(int), share=share, n=n)
+
+
+def country_shares(
+    marginals: pd.DataFrame, iso3: str, items: Iterable[SurveyItem]
+) -> dict[str, Floats]:
+    """Return the people's answers, qid to shares of the options 1..k (they add up to 1).
+
+    Only items whose every option stands in the table: a three-point version of a five-point item
+    isn't comparable, so it is left out (`coverage` says which).
+    """
+    mine = dict(list(marginals[marginals["country"] == iso3].groupby("qid")))
+    shares = {}
+    for item in items:
+        if item.qid in mine and len(mine[item.qid]) == len(item.options):
+            values = mine[item.qid].sort_values("option")["share"].to_numpy(dtype=float)
+            shares[item.qid] = values / values.sum()
+    return shares
+
+
+def coverage(marginals: pd.DataFrame, iso3: str, items: Iterable[SurveyItem]) -> pd.DataFrame:
+    """Tell what is known of a country's people, item by item.
+
+    Returns:
+        Columns qid, tier, n (NaN: not published) and status: "compared", "compared, low trust"
+        (tiers C2 and D), "left out: other scale" (some option has no row; if nobody chose it, add
+        it with share 0) or "left out: no data".
+    """
+    asked = list(items)
+    there = country_shares(marginals, iso3, asked)
+    mine = marginals[marginals["country"] == iso3].groupby("qid")[["tier", "n"]].first()
+    table = mine.reindex([item.qid for item in asked]).rename_axis("qid").reset_index()
+    table["tier"] = table["tier"].fillna("")
+    table["status"] = np.select(
+        [table["tier"] == "", ~table["qid"].isin(list(there)), table["tier"].isin(LOW_TRUST)],
+        ["left out: no data", "left out: other scale", "compared, low trust"],
+        default="compared",
+    )
+    return table
+
+
+def coverage_note(marginals: pd.DataFrame, iso3: str, items: Iterable[SurveyItem]) -> str:
+    """Say in one sentence what `coverage` found, to stand wherever the country is shown."""
+    table = coverage(marginals, iso3, items)
+    kept = table[table["status"].str.startswith("compared")]
+    parts = [f"{len(kept)} of {len(table)} items compared"]
+    if doubtful := int((kept["status"] == "compared, low trust").sum()):
+        of_them = "all" if doubtful == len(kept) else doubtful
+        parts.append(f"{of_them} of them of low trust (tiers {' and '.join(LOW_TRUST)})")
+    for status, group in table[~table.index.isin(kept.index)].groupby("status", sort=False):
+        names = ", ".join(group["qid"]) if len(group) < 10 else f"{len(group)} items"
+        parts.append(f"{status} ({names})")
+    return f"{iso3}: {'; '.join(parts)}."

@@ -1,0 +1,263 @@
+"""Stage 04: a LoRA adapter learns from the conversations, and from the intents behind them.
+
+Two tasks over the same dialogues. Imitation: each dialogue as each of its two people lived it, the
+other's turns as the user's. Intent: the dialogue line by line, each answered by what it is after
+and which expectation is behind it. Only the tokens of assistant messages count in the loss.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from clca_utils.chat_model import Message, assistant, system, user
+from clca_utils.dialogue import Dialogue, as_chat, told
+from clca_utils.files import StudyError, fingerprint, read_json, write_text
+from clca_utils.intent import Intent
+from clca_utils.scenario import Scenario
+from clca_utils.transformers_model import apply_template
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training conversation."""
+
+    dialogue_id: str
+    task: str
+    messages: list[Message]
+
+
+def imitation_examples(scenario: Scenario, dialogue: Dialogue) -> list[Example]:
+    """Return a dialogue from the view of each person who says or does something in it."""
+    examples = []
+    for speaker in (0, 1):
+        seen = as_chat(scenario, dialogue.turns, speaker)
+        while seen[-1]["role"] != "assistant" and len(seen) > 1:
+            seen.pop()
+        if len(seen) > 1:
+            examples.append(Example(dialogue_id=dialogue.id, task="imitation", messages=seen))
+    return examples
+
+
+def intent_example(scenario: Scenario, dialogue: Dialogue, intents: Sequence[Intent]) -> Example:
+    """Return a dialogue line by line, each line answered by its intent."""
+    messages = [
+        system(
+            f"You explain what people in {scenario.country} want in a conversation and which "
+            f"shared expectation they follow.\nScene: {scenario.setting}"
+        )
+    ]
+    for turn, intent in zip(dialogue.turns, intents, strict=True):
+        messages += [user(told(turn)), assistant(f"{intent.intent} {intent.expectation}".strip())]
+    return Example(dialogue_id=dialogue.id, task="intent", messages=messages)
+
+
+def build_examples(
+    scenarios: Sequence[Scenario],
+    dialogues: Sequence[Dialogue],
+    intents: Sequence[Intent],
+    tasks: Sequence[str],
+) -> list[Example]:
+    """Return the training conversations of the kept dialogues.
+
+    Args:
+        scenarios: All scenarios that the dialogues act.
+        dialogues: The dialogues that passed the filter.
+        intents: Of all their turns.
+        tasks: "imitation", "intent" or both.
+
+    Raises:
+        StudyError: Nothing is left to learn from.
+    """
+    of = {scenario.id: scenario for scenario in scenarios}
+    by_dialogue: dict[str, list[Intent]] = {}
+    for intent in intents:
+        by_dialogue.setdefault(intent.dialogue_id, []).append(intent)
+    examples: list[Example] = []
+    for dialogue in dialogues:
+        scenario = of[dialogue.scenario_id]
+        if "imitation" in tasks:
+            examples += imitation_examples(scenario, dialogue)
+        if "intent" in tasks and dialogue.id in by_dialogue:
+            examples.append(intent_example(scenario, dialogue, by_dialogue[dialogue.id]))
+    if not examples:
+        raise StudyError(
+            f"No training example is left of {len(dialogues)} kept dialogues for the tasks "
+            f"{', '.join(tasks)}: raise n_scenarios or reject_confidence and rerun stage 02."
+        )
+    return examples
+
+
+def assistant_spans(tokenizer: Any, messages: Sequence[Message]) -> tuple[str, list[range]]:
+    """Return a rendered conversation, and where in it the assistant's words stand.
+
+    A span starts after what announces the reply and ends with the token that closes it, found by
+    rendering the conversation up to that point: so it holds for every chat template, with no
+    marked copy of the template to keep in step.
+
+    Raises:
+        StudyError: The template rewrites earlier messages, so that spans cannot be found.
+    """
+    whole = apply_template(tokenizer, messages, reply_next=False)
+    spans = []
+    for i, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        before = apply_template(tokenizer, messages[:i], reply_next=True)
+        through = apply_template(tokenizer, messages[: i + 1], reply_next=False).rstrip()
+        if not (whole.startswith(before) and whole.startswith(through)):
+            raise StudyError(
+                "This model's chat template rewrites earlier messages, so the assistant's tokens "
+                "cannot be told apart; set a template without thinking or tool rewriting."
+            )
+        spans.append(range(len(before), len(through)))
+    return whole, spans
+
+
+def tokenize(tokenizer: Any, messages: Sequence[Message], max_length: int) -> dict[str, list[int]]:
+    """Return token ids and a mask that is 1 on the assistant's tokens, as TRL reads them.
+
+    Args:
+        tokenizer: A fast tokenizer with a chat template.
+        messages: One training conversation.
+        max_length: Longest example in tokens; the rest is cut off.
+    """
+    text, spans = assistant_spans(tokenizer, messages)
+    encoded = tokenizer(
+        text,
+        add_special_tokens=False,
+        return_offsets_mapping=True,
+        truncation=True,
+        max_length=max_length,
+    )
+    mask = [
+        int(any(start in span and end > start for span in spans))
+        for start, end in encoded["offset_mapping"]
+    ]
+    return {"input_ids": list(encoded["input_ids"]), "assistant_masks": mask}
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint that was written to its end, or None.
+
+    The trainer writes `trainer_state.json` last, so one that reads as JSON closes a checkpoint.
+    """
+    whole = []
+    for path in folder.glob("checkpoint-*"):
+        try:
+            whole.append((int(read_json(path / "trainer_state.json")["global_step"]), path))
+        except StudyError:
+            continue
+    return max(whole)[1] if whole else None
+
+
+def train_adapter(
+    weights: Any,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    folder: Path,
+    *,
+    seed: int,
+    epochs: float,
+    learning_rate: float,
+    lora_rank: int,
+    lora_alpha: float,
+    lora_dropout: float,
+    target_modules: str,
+    modules_to_save: Sequence[str],
+    batch_size: int,
+    gradient_accumulation: int,
+    max_length: int,
+    checkpoint_steps: int,
+) -> pd.DataFrame:
+    """Train a LoRA adapter (Hu et al. 2021, arXiv 2106.09685) and write `adapter/` into `folder`.
+
+    Killed and started again with the same arguments, training goes on at its last checkpoint and
+    ends at the same weights.
+
+    Args:
+        weights: The causal language model; it gets the adapter's layers.
+        tokenizer: Its tokenizer.
+        examples: What to learn from.
+        folder: The run's folder.
+        seed: Of the initial adapter, the order of the examples and the dropout.
+        epochs: Passes over the examples.
+        learning_rate: Peak rate, reached after 5 % of the steps, then falling linearly.
+        lora_rank: Rank of the update.
+        lora_alpha: Its scale; the update is multiplied by alpha / rank.
+        lora_dropout: Dropout before the adapter's layers.
+        target_modules: "all-linear", or layer names separated by commas.
+        modules_to_save: Layers trained whole beside the adapter.
+        batch_size: Examples per forward pass.
+        gradient_accumulation: Forward passes per step.
+        max_length: Longest example in tokens.
+        checkpoint_steps: Steps between checkpoints.
+
+    Returns:
+        The training log: step, epoch, loss, learning_rate, grad_norm.
+    """
+    import torch  # noqa: PLC0415
+    from datasets import Dataset  # noqa: PLC0415
+    from peft import LoraConfig  # noqa: PLC0415
+    from trl import SFTConfig, SFTTrainer  # noqa: PLC0415
+
+    rows = [tokenize(tokenizer, example.messages, max_length) for example in examples]
+    on_gpu = torch.cuda.is_available()
+    settings = {
+        "seed": seed,
+        "num_train_epochs": epochs,
+        "learning_rate": learning_rate,
+        "per_device_train_batch_size": batch_size,
+        "gradient_accumulation_steps": gradient_accumulation,
+        "max_length": max_length,
+        "save_steps": checkpoint_steps,
+    }
+    lora = {
+        "r": lora_rank,
+        "lora_alpha": lora_alpha,
+        "lora_dropout": lora_dropout,
+        "target_modules": "all-linear"
+        if target_modules == "all-linear"
+        else target_modules.split(","),
+        "modules_to_save": list(modules_to_save) or None,
+    }
+    key = fingerprint(settings, lora, rows)
+    checkpoints = folder / f".checkpoints-{key}"
+    for stale in folder.glob(".checkpoints-*"):
+        if stale != checkpoints:
+            shutil.rmtree(stale)
+    torch.manual_seed(seed)
+    trainer = SFTTrainer(
+        model=weights,
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_list(rows),
+        peft_config=LoraConfig(task_type="CAUSAL_LM", **lora),
+        args=SFTConfig(
+            **settings,
+            output_dir=str(checkpoints),
+            use_cpu=not on_gpu,
+            bf16=on_gpu,
+            warmup_steps=0.05,
+            lr_scheduler_type="linear",
+            gradient_checkpointing=True,
+            logging_steps=1,
+            save_strategy="steps",
+            save_total_limit=2,
+            report_to="none",
+            dataloader_pin_memory=on_gpu,
+        ),
+    )
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(checkpoints))
+    partial, target = folder / ".adapter.tmp", folder / "adapter"
+    shutil.rmtree(partial, ignore_errors=True)
+    trainer.model.save_pretrained(str(partial))
+    shutil.rmtree(target, ignore_errors=True)
+    partial.replace(target)
+    log = pd.DataFrame([row for row in trainer.state.log_history if "loss" in row])
+    log = log[["step", "epoch", "loss", "learning_rate", "grad_norm"]]
+    write_text(folder / "training_log.csv", log.to_csv(index=False))
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    return log

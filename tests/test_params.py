@@ -1,0 +1,374 @@
+"""The parameter file: every slip is named, and what is right is read as it stands."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clca_utils import culture, embedded, params
+from clca_utils.files import ROOT, StudyError
+from clca_utils.params import SECTIONS, load_study, parameters, read_model
+
+CULTURE = {
+    "name": "german",
+    "country": "Germany",
+    "iso3": "DEU",
+    "language": "German",
+    "locale": "de_DE",
+    "currency": "EUR",
+    "units_per_dollar": 0.9,
+    "hofstede": {},
+    "sources": {},
+    "lexicon": {slot: ["word"] for slot in culture.Lexicon.model_fields},
+    "customs": [],
+}
+MINIMAL = {"study": "tiny", "cultures": ["german"], "models": ["small"]}
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Return a writer of study files, among two cultures and two models."""
+    for attribute in ("cultures", "models"):
+        (tmp_path / attribute).mkdir()
+    for name in ("german", "japanese"):
+        text = yaml.safe_dump(CULTURE | {"name": name})
+        (tmp_path / "cultures" / f"{name}.yaml").write_text(text)
+    (tmp_path / "models" / "small.yaml").write_text("name: small\nsource: embedded\n")
+    (tmp_path / "models" / "large.yaml").write_text(
+        "name: large\nsource: org/large\nfine_tuning: {epochs: 3, lora_rank: 4}\n"
+    )
+    monkeypatch.setattr(culture, "FOLDER", tmp_path / "cultures")
+    monkeypatch.setattr(params, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(params, "STUDIES", tmp_path)
+
+    def writer(content: object = None, **changes: object) -> Path:
+        text = content if isinstance(content, str) else yaml.safe_dump(MINIMAL | changes)
+        (tmp_path / "tiny.yaml").write_text(text)
+        return tmp_path / "tiny.yaml"
+
+    return writer
+
+
+def refusal(path) -> str:
+    with pytest.raises(StudyError) as error:
+        load_study(path)
+    return str(error.value)
+
+
+def test_what_is_not_given_is_at_its_default(write):
+    study = load_study(write())
+    assert (study.name, study.seeds, study.simulator) == ("tiny", [1], "")
+    for section, schema in SECTIONS.items():
+        assert getattr(study, section) == schema()
+
+
+def test_the_defaults_are_those_agreed_with_the_notebooks():
+    assert {name: schema().model_dump() for name, schema in SECTIONS.items()} == {
+        "scenario_adaptation": {"n_scenarios": 4, "rewriter": "lexicon"},
+        "dialogue_simulation": {
+            "samples": 1,
+            "max_turns": 4,
+            "max_new_tokens": 32,
+            "temperature": 0.8,
+            "top_p": 0.95,
+            "decoding": "prefilled",
+            "batch_size": 8,
+            "reject_confidence": 0.9,
+        },
+        "intent_extraction": {"max_new_tokens": 20, "cultural_threshold": 0.5, "batch_size": 8},
+        "fine_tuning": {
+            "tasks": ["imitation", "intent"],
+            "epochs": 1,
+            "learning_rate": 2.0e-4,
+            "lora_rank": 8,
+            "lora_alpha": 16,
+            "lora_dropout": 0.05,
+            "target_modules": "all-linear",
+            "modules_to_save": [],
+            "batch_size": 4,
+            "gradient_accumulation": 2,
+            "max_length": 1024,
+            "checkpoint_steps": 10,
+        },
+        "wvs_analysis": {
+            "survey": "",
+            "n_respondents": 1,
+            "orders": "all",
+            "batch_size": 32,
+            "resamples": 2000,
+        },
+        "paper_figures": {},
+    }
+
+
+def test_a_study_is_found_by_its_bare_name(write):
+    write()
+    assert load_study("tiny").name == "tiny"
+    assert "did you mean 'tiny'?" in refusal("tinny")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"scenario_adaptation": {"n_scenarois": 4}},
+            "scenario_adaptation has no parameter 'n_scenarois'; did you mean 'n_scenarios'?",
+        ),
+        ({"fine_tunning": {}}, "there is no key 'fine_tunning'; did you mean 'fine_tuning'?"),
+        ({"name": "x"}, "there is no key 'name'; known are: cultures, "),
+        ({"study": "Tiny Study"}, "study should match pattern"),
+        ({"study": 3}, "study should be a valid string, found 3."),
+        ({"cultures": []}, "cultures should have at least 1 item"),
+        ({"cultures": "german"}, "cultures should be a valid list, found 'german'."),
+        ({"cultures": ["germann"]}, "There is no culture 'germann' in params/cultures; did you"),
+        ({"cultures": ["german", "german"]}, "cultures 'german' is given twice"),
+        ({"cultures": ["x/absent.yaml"]}, "The culture file x/absent.yaml does not exist"),
+        ({"models": ["smal"]}, "There is no model 'smal' in params/models; did you mean 'small'?"),
+        ({"models": ["zzz"]}, "There is no model 'zzz' in params/models; known are: large, small."),
+        ({"models": ["./nowhere/model"]}, "The model folder ./nowhere/model does not exist"),
+        ({"models": ["small", "small"]}, "models 'small' is given twice"),
+        ({"models": ["o/m", "o-m"]}, "or shares the folder 'o-m'"),
+        ({"simulator": "largo"}, "There is no model 'largo' in params/models; did you mean"),
+        ({"seeds": []}, "seeds should have at least 1 item"),
+        ({"seeds": [1, 1]}, "seeds 1 is given twice"),
+        ({"seeds": [-1]}, "seeds.0 should be greater than or equal to 0, found -1."),
+        ({"seeds": 1}, "seeds should be a valid list, found 1."),
+        ({"paper_figures": {"dpi": 3}}, "paper_figures has no parameter 'dpi'; known are: none"),
+        ({"fine_tuning": None}, "fine_tuning should hold 'parameter: value' lines, found None."),
+        ({"fine_tuning": [1]}, "fine_tuning should hold 'parameter: value' lines, found [1]."),
+        ({"wvs_analysis": {"survey": "no.csv"}}, "wvs_analysis.survey names no file"),
+    ],
+)
+def test_a_slip_is_told_in_a_sentence(write, changes, sentence):
+    path = write(**changes)
+    lines = refusal(path).splitlines()
+    assert all(line.startswith(f"{path}: ") for line in lines)
+    assert any(sentence in line for line in lines), lines
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "values"),
+    [
+        ("scenario_adaptation", "n_scenarios", [0, -3, 2.5, "4", True, None, [4]]),
+        ("scenario_adaptation", "rewriter", ["gpt", "", 1, None]),
+        ("dialogue_simulation", "samples", [0, 1.5]),
+        ("dialogue_simulation", "max_turns", [1, 101, "ten"]),
+        ("dialogue_simulation", "max_new_tokens", [0, 5000]),
+        ("dialogue_simulation", "temperature", [-0.1, 6, float("nan"), float("inf"), "hot", True]),
+        ("dialogue_simulation", "top_p", [0, 1.1]),
+        ("dialogue_simulation", "decoding", ["constrained"]),
+        ("dialogue_simulation", "batch_size", [0]),
+        ("dialogue_simulation", "reject_confidence", [-0.1, 1.1]),
+        ("intent_extraction", "max_new_tokens", [0]),
+        ("intent_extraction", "cultural_threshold", [-1, 2]),
+        ("intent_extraction", "batch_size", [0]),
+        ("fine_tuning", "tasks", [[], ["imitate"], "intent", ["intent", "intent"]]),
+        ("fine_tuning", "epochs", [0, 1.0]),
+        ("fine_tuning", "learning_rate", [0, -1e-4, 2, "fast", "nan", "1e5", True]),
+        ("fine_tuning", "lora_rank", [0]),
+        ("fine_tuning", "lora_alpha", [0]),
+        ("fine_tuning", "lora_dropout", [-0.1, 1]),
+        ("fine_tuning", "target_modules", ["", "q-proj", "q_proj,,v_proj", ["q_proj"]]),
+        ("fine_tuning", "modules_to_save", ["lm_head", [1]]),
+        ("fine_tuning", "batch_size", [0]),
+        ("fine_tuning", "gradient_accumulation", [0]),
+        ("fine_tuning", "max_length", [0]),
+        ("fine_tuning", "checkpoint_steps", [0]),
+        ("wvs_analysis", "survey", ["absent.csv", None]),
+        ("wvs_analysis", "n_respondents", [0]),
+        ("wvs_analysis", "orders", ["some"]),
+        ("wvs_analysis", "batch_size", [0]),
+        ("wvs_analysis", "resamples", [0]),
+    ],
+)
+def test_an_impossible_value_names_its_field(write, section, name, values):
+    assert name in SECTIONS[section].model_fields
+    for value in values:
+        told = refusal(write(**{section: {name: value}}))
+        assert f": {section}.{name}" in told, (value, told)
+        assert "found" in told
+
+
+def test_every_parameter_has_an_impossible_value_that_is_tested():
+    (mark,) = [m for m in test_an_impossible_value_names_its_field.pytestmark if m.args]
+    tested = {(section, name) for section, name, _ in mark.args[1]}
+    assert tested == {(s, name) for s, schema in SECTIONS.items() for name in schema.model_fields}
+
+
+def test_all_problems_are_told_at_once(write):
+    path = write(
+        cultures=["germann"],
+        models=["smal"],
+        sceds=[1],
+        fine_tuning={"epochs": 0, "lora_rnk": 4},
+    )
+    lines = refusal(path).splitlines()
+    assert len(lines) == 5
+    assert [word for word in ("germann", "smal'", "sceds", "epochs", "lora_rnk")
+            if not any(word in line for line in lines)] == []  # fmt: skip
+
+
+def test_what_must_be_given_is_named(write):
+    told = refusal(write("seeds: [1]\n"))
+    for key in ("study", "cultures", "models"):
+        assert f"the key '{key}' is missing; add it." in told
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("study: tiny\ncultures: [german\nmodels: x\n", ", line 3: "),
+        ("study: tiny\n\tcultures: 1\n", ", line 2: "),
+        ("study: a\nstudy: b\n", "the key 'study' is given twice"),
+        ("study: a\nfine_tuning:\n  epochs: 1\n  epochs: 2\n", "the key 'epochs' is given twice"),
+        ("", "holds no 'key: value' lines"),
+        ("# only a comment\n", "holds no 'key: value' lines"),
+        ("- study\n- tiny\n", "holds no 'key: value' lines"),
+        ("just words\n", "holds no 'key: value' lines"),
+        ("study: !!python/object/apply:os.system [echo]\n", "could not determine a constructor"),
+        ("1: 2\n", "1"),
+    ],
+)
+def test_a_file_that_is_no_study_is_refused(write, text, sentence):
+    path = write(text)
+    told = refusal(path)
+    assert told.startswith(str(path))
+    assert sentence in told
+
+
+def test_a_missing_file_or_a_folder_is_refused(write, tmp_path):
+    assert "does not exist" in refusal(tmp_path / "absent.yaml")
+    assert "does not exist" in refusal(tmp_path)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+                    lambda inner: st.lists(inner, max_size=3)
+                    | st.dictionaries(st.sampled_from(["study", "cultures", "models", "seeds",
+                                                       *SECTIONS, "epochs", "x", ""]), inner,
+                                      max_size=4), max_leaves=12))  # fmt: skip
+def test_no_yaml_content_ends_in_a_traceback(content):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "study.yaml"
+        path.write_text(yaml.safe_dump(content))
+        try:
+            study = load_study(path)
+        except StudyError as error:
+            assert str(error).startswith(str(path))
+        else:
+            assert study.name == content["study"]
+
+
+def test_an_exponent_without_a_point_is_a_number_although_yaml_reads_text(write):
+    assert yaml.safe_load("1e-4") == "1e-4"
+    text = yaml.safe_dump(MINIMAL) + "fine_tuning: {learning_rate: 1e-4}\n"
+    assert load_study(write(text)).fine_tuning.learning_rate == 1e-4
+
+
+def test_study_file_wins_over_model_file_over_default(write):
+    study = load_study(
+        write(models=["small", "large"], fine_tuning={"epochs": 7, "max_length": 64})
+    )
+    small, large = (parameters(study, "fine_tuning", name) for name in ("small", "large"))
+    assert (small["epochs"], small["lora_rank"], small["max_length"]) == (7, 8, 64)
+    assert (large["epochs"], large["lora_rank"], large["max_length"]) == (7, 4, 64)
+    assert large["batch_size"] == 4
+    untouched = load_study(write(models=["large"]))
+    assert parameters(untouched, "fine_tuning", "large")["epochs"] == 3
+    assert list(large) == list(SECTIONS["fine_tuning"].model_fields)
+
+
+def test_a_hub_id_or_a_folder_needs_no_file(write, tmp_path):
+    (tmp_path / "weights").mkdir()
+    for name in ("org/model-1.5", str(tmp_path / "weights")):
+        assert read_model(name).source == name
+        study = load_study(write(models=[name]))
+        assert parameters(study, "fine_tuning", name) == SECTIONS["fine_tuning"]().model_dump()
+        assert params.model_source(name) == name
+        assert params.config_files("german", name) == [tmp_path / "cultures" / "german.yaml"]
+
+
+def test_the_embedded_model_is_prepared_when_it_is_asked_for(write, monkeypatch, tmp_path):
+    monkeypatch.setattr(embedded, "prepare", lambda: tmp_path / "unpacked")
+    assert params.model_source("small") == str(tmp_path / "unpacked")
+    assert params.model_source("large") == "org/large"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("name: small\n", "the key 'source' is missing"),
+        ("name: other\nsource: a/b\n", "name is 'other'; call it 'small'"),
+        (
+            "name: small\nsource: a/b\nfine_tuning: {rank: 4}\n",
+            "fine_tuning has no parameter 'rank'",
+        ),
+        ("name: small\nsource: a/b\nfine_tuning: {epochs: x}\n", "fine_tuning.epochs should be"),
+        ("name: small\nsauce: a/b\n", "did you mean 'source'?"),
+    ],
+)
+def test_a_slip_in_a_model_file_names_that_file(write, tmp_path, text, sentence):
+    path = write()
+    (tmp_path / "models" / "small.yaml").write_text(text)
+    told = refusal(path)
+    assert str(tmp_path / "models" / "small.yaml") in told
+    assert sentence in told
+
+
+def test_a_culture_file_that_does_not_fit_is_named(write, tmp_path):
+    (tmp_path / "cultures" / "german.yaml").write_text("name: german\n")
+    assert "german.yaml" in refusal(write())
+
+
+def test_folder_names_are_one_level_and_legible():
+    assert params.folder_name("params/cultures/swiss german.yaml") == "swiss-german"
+    assert params.folder_name("Qwen/Qwen2.5-0.5B-Instruct") == "Qwen-Qwen2.5-0.5B-Instruct"
+    assert params.folder_name("../models/mine/") == "models-mine"
+    assert params.folder_name("..") == "here"
+
+
+@given(st.text(min_size=1))
+def test_a_folder_name_never_leaves_its_folder(name):
+    folder = params.folder_name(name)
+    assert folder not in ("", ".", "..")
+    assert "/" not in folder
+
+
+SHIPPED = sorted(file.stem for file in (ROOT / "params" / "models").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_shipped_models_are_read(name):
+    model = read_model(name)
+    assert model.source == "embedded" or params.HUB_ID.fullmatch(model.source)
+
+
+def test_the_papers_models_train_as_the_paper_prints():
+    content = yaml.safe_load((ROOT / "params" / "paper.yaml").read_text())
+    assert set(content["models"]) | {content["simulator"], "smollm2-135m"} == set(SHIPPED)
+    for name in content["models"]:
+        own = read_model(name).fine_tuning
+        assert own.batch_size * own.gradient_accumulation == 8
+        assert (own.lora_rank, own.target_modules, own.max_length) == (4, "q_proj,v_proj", 2048)
+        assert own.epochs == (1 if "qwen" in name else 3)
+        assert own.learning_rate == (5e-5 if "mistral" in name else 1e-4)
+
+
+@pytest.mark.parametrize("name", ["smoke", "demo", "paper"])
+def test_the_shipped_studies_fit(name, monkeypatch):
+    monkeypatch.setattr(params, "load_culture", lambda name: None)  # cultures have their own test
+    study = load_study(name)
+    assert study.name == name
+    if name == "smoke":
+        assert (
+            study.model_dump()
+            == params.Study(
+                study="smoke", cultures=["german"], models=["smollm2-135m"]
+            ).model_dump()
+        )
+        for section in SECTIONS:
+            assert set(getattr(study, section).model_fields_set) == set(
+                SECTIONS[section].model_fields
+            )
