@@ -89,14 +89,19 @@ def local_filler(culture: Culture, seed: str) -> Fill:
     (name1, short1), (name2, short2) = person_name(faker, culture), person_name(faker, culture)
     while short2 == short1:
         name2, short2 = person_name(faker, culture)
-    words = {slot: rng.choice(fillers) for slot, fillers in culture.lexicon}
+    words: dict[str, str] = {slot: rng.choice(fillers) for slot, fillers in culture.lexicon}
     words |= {"person1": name1, "person2": name2, "name1": short1, "name2": short2}
-    written = {"money": local_money, "date": local_date, "time": local_time}
 
     def fill(slot: str, argument: str) -> str:
-        if slot == "money":
-            return local_money(float(argument), culture)
-        return written[slot](argument, culture) if slot in written else words[slot]
+        match slot:
+            case "money":
+                return local_money(float(argument), culture)
+            case "date":
+                return local_date(argument, culture)
+            case "time":
+                return local_time(argument, culture)
+            case _:
+                return words[slot]
 
     return fill
 
@@ -113,6 +118,7 @@ def adapt(seed: SeedScenario, culture: Culture, fill: Fill, rewriter: str) -> Sc
         StudyError: The scenario has a slot that nothing fills.
     """
     changes: dict[str, str] = {}
+    is_local = rewriter != "none"
 
     def noted(slot: str, argument: str) -> str:
         try:
@@ -127,10 +133,10 @@ def adapt(seed: SeedScenario, culture: Culture, fill: Fill, rewriter: str) -> Sc
 
     def persona(role: Role, number: int) -> Persona:
         texts = {key: fill_slots(text, noted) for key, text in role.model_dump().items()}
-        name, address = noted(f"person{number}", ""), noted(f"name{number}", "")
-        return Persona(**texts, name=name, address=address)
+        name, short = noted(f"person{number}", ""), noted(f"name{number}", "")
+        honorific = culture.honorific if is_local else ""
+        return Persona(**texts, name=name, address=f"{short}{honorific}")
 
-    is_local = rewriter != "none"
     return Scenario(
         id=f"{culture.name.lower()}-{seed.id}",
         seed_id=seed.id,

@@ -10,7 +10,6 @@ from typing import Protocol, TypedDict, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-
 Row = TypeVar("Row")
 
 

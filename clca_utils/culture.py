@@ -115,6 +115,7 @@ class Culture(BaseModel):
     locale: str = Field(pattern=r"^[a-z]{2}_[A-Z]{2}$")
     name_order: str = Field(default="given-first", pattern=r"^(given|family)-first$")
     address: str = Field(default="given", pattern=r"^(given|family)$")
+    honorific: str = ""
     currency: str = Field(pattern=r"^[A-Z]{3}$")
     units_per_dollar: float = Field(gt=0)
     hofstede: Hofstede
@@ -134,7 +135,9 @@ class Culture(BaseModel):
         Returns:
             Sentences of the form "Many people in Germany ...".
         """
-        scores = [(name, score, LOW, HIGH) for name, score in self.hofstede]
+        scores: list[tuple[str, float | None, float, float]] = [
+            (name, score, LOW, HIGH) for name, score in self.hofstede
+        ]
         if self.inglehart_welzel is not None:
             axes = self.inglehart_welzel.model_dump(include={"secular_rational", "self_expression"})
             scores += [(name, score, -FAR, FAR) for name, score in axes.items()]

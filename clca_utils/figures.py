@@ -164,6 +164,46 @@ def distance_figure(
 
 
 @themed
+def study_figure(runs: pd.DataFrame) -> Figure:
+    """Show every run's distance to its people before (ring) and after training (dot).
+
+    Mean Jensen-Shannon distance (base 2) over the items, one line per culture and model, one ring
+    and dot per seed. Ticks mark the human floor, the nearest other country and the uniform line;
+    right of the uniform line an answer is further from the people than knowing nothing.
+
+    Args:
+        runs: What `report.study_table` returns.
+    """
+    asked = runs.dropna(subset=["js_distance_before"])
+    groups = list(asked.groupby(["culture", "model"], sort=True))
+    figure, [axes] = _canvas(8, 1.5 + 0.45 * len(groups))
+    marks = {"human_floor": GREEN, "nearest_country": GREY, "uniform": "0.2"}
+    for row, (_, group) in enumerate(groups):
+        for line, colour in marks.items():
+            value = group.get(f"js_distance_{line}", pd.Series(dtype=float)).mean()
+            label = line.replace("_", " ") if row == 0 else None
+            axes.plot([value] * 2, [row - 0.4, row + 0.4], "-", color=colour, label=label, lw=2)
+        before, after = group["js_distance_before"], group["js_distance_after"]
+        rows = row + np.linspace(-0.2, 0.2, len(group)) if len(group) > 1 else [row]
+        axes.hlines(rows, before, after, color=BLUE, linewidth=1)
+        axes.scatter(
+            before,
+            rows,
+            facecolor="white",
+            edgecolor=ORANGE,
+            zorder=3,
+            label="before" if row == 0 else None,
+        )
+        axes.scatter(after, rows, color=BLUE, zorder=4, label="after" if row == 0 else None)
+    axes.set_yticks(range(len(groups)), [f"{culture}\n{model}" for (culture, model), _ in groups])
+    axes.set(xlim=(0, None), ylim=(len(groups) - 0.5, -0.5))
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("mean Jensen-Shannon distance to the people (0 same, 1 nothing in common)")
+    _legend_above(axes)
+    return figure
+
+
+@themed
 def distribution_figure(
     shares: pd.DataFrame,
     people: Mapping[str, npt.NDArray[np.float64]],

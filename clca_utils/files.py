@@ -71,7 +71,7 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def write_metrics(run: Path, stage: str, metrics: dict[str, float]) -> None:
-    """Write a stage's named numbers to `metrics/<stage>.json`, where tests and figures read them."""
+    """Write a stage's named numbers to `metrics/<stage>.json`; tests and tables read them."""
     write_json(run / "metrics" / f"{stage}.json", metrics)
 
 
@@ -80,7 +80,7 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:  # noqa: ANN401 (as json.loads)
     """Read JSON.
 
     Raises:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, Field
 
-from clca_utils.chat_model import ChatModel, Conversation, assistant, system, user
+from clca_utils.chat_model import ChatModel, Conversation, Message, assistant, system, user
 from clca_utils.dialogue import Dialogue, Turn, seed_of, told
 from clca_utils.scenario import Scenario
 from clca_utils.weighing import weigh
@@ -22,24 +22,44 @@ class Intent(BaseModel):
     expectation: str = Field(description="the expectation, empty unless cultural")
 
 
+INTENTS = {
+    "Ana: Could you lend me your bicycle until Friday?": "Ana wants to borrow a bicycle.",
+    "Ben (looks at the floor)": "Ben wants to avoid saying no.",
+    "Ana: I will bring it back washed, I promise.": "Ana wants to show that she can be trusted.",
+}
+"""Lines and their intents, shown before each question: a small model copies the form from them."""
+
+EXPECTATIONS = {
+    ("Norway", "Guest: Shall I leave my shoes here at the door?"): (
+        "Yes. Many people in Norway expect guests to take off their shoes."
+    ),
+    ("Spain", "Mara: The bus is late again."): "No.",
+    ("Kenya", "Nephew: Good morning, uncle, how is everybody at home?"): (
+        "Yes. Many people in Kenya expect a visitor to ask about the family first."
+    ),
+}
+"""Lines with and without an expectation behind them; their countries are none of the study's."""
+
+
 def intent_prompt(scenario: Scenario, history: str, line: str) -> Conversation:
     """Ask what a line is after, given what came before it."""
-    return [
-        system("You explain in a few words what people in a conversation want."),
-        user(f"{scenario.setting}\n\n{history}\n{line}\n\nWhat is the aim of the last line?"),
-    ]
+    task = "You explain in a few words what the speaker of a line wants."
+    shown = [part for known, intent in INTENTS.items() for part in (user(known), assistant(intent))]
+    return [system(f"{task}\n\n{scenario.setting}\n\n{history}"), *shown, user(line)]
 
 
 def expectation_prompt(scenario: Scenario, history: str, line: str) -> Conversation:
     """Ask whether a social or cultural expectation is behind a line."""
-    return [
-        system("You know what people in different countries expect of each other."),
-        user(
-            f"{scenario.setting}\n{' '.join(scenario.customs)}\n\n{history}\n{line}\n\n"
-            f"Does the last line follow an expectation that many people in {scenario.country} "
-            "share? Answer yes or no."
-        ),
+
+    def ask(country: str, line: str) -> Message:
+        return user(f"{line}\n\nIs there an expectation behind this that many in {country} share?")
+
+    task = "You know what people in different countries expect of each other."
+    context = f"{task} {' '.join(scenario.customs)}\n\n{scenario.setting}\n\n{history}"
+    shown = [
+        part for known, answer in EXPECTATIONS.items() for part in (ask(*known), assistant(answer))
     ]
+    return [system(context), *shown, ask(scenario.country, line)]
 
 
 def extract(

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from clca_utils.culture import culture_file, load_culture
 from clca_utils.files import ROOT, StudyError, locate, read_yaml, shown
+from clca_utils.scenario import load_seeds
 
 STUDIES = ROOT / "params"
 MODELS = ROOT / "params" / "models"
@@ -39,6 +40,13 @@ def _distinct(values: list[Value]) -> list[Value]:
     return values
 
 
+def _available(count: int) -> int:
+    """Refuse more scenarios than there are seeds to make them from."""
+    if count > len(load_seeds()):
+        raise ValueError(f"should be at most {len(load_seeds())}, the number of seed scenarios")
+    return count
+
+
 def _existing(path: str) -> str:
     """Refuse a path that names no file; an empty one names the shipped file."""
     if path and not locate(path).is_file():
@@ -55,7 +63,7 @@ class Section(BaseModel):
 class ScenarioAdaptation(Section):
     """Stage 01: how many scenarios, and who rewrites their settings."""
 
-    n_scenarios: int = Field(4, ge=1)
+    n_scenarios: Annotated[int, AfterValidator(_available)] = Field(4, ge=1)
     rewriter: Literal["lexicon", "chat", "none"] = "lexicon"
 
 
@@ -103,10 +111,9 @@ class WvsAnalysis(Section):
     """Stage 05: whom the model answers for, in which option orders, compared with which people."""
 
     survey: Annotated[str, AfterValidator(_existing)] = ""
-    n_respondents: int = Field(1, ge=1)
+    n_respondents: int = Field(0, ge=0)
     orders: Literal["all", "first"] = "all"
     batch_size: int = Field(32, ge=1)
-    resamples: int = Field(2000, ge=1)
 
 
 class PaperFigures(Section):
@@ -217,6 +224,16 @@ def model_source(name: str) -> str:
 
         return str(prepare())
     return str(locate(source)) if locate(source).is_dir() else source
+
+
+def base_model(name: str) -> str:
+    """Return what an adapter's configuration names as its base: a hub id wherever there is one."""
+    source = read_model(name).source
+    if source == "embedded":
+        from clca_utils.embedded import HUB_ID as ORIGIN  # noqa: PLC0415 (as above)
+
+        return ORIGIN
+    return shown(locate(source)) if locate(source).is_dir() else source
 
 
 def parameters(study: Study, section: str, model: str) -> dict[str, Any]:

@@ -82,11 +82,11 @@ SIMULATION = (
 )
 LEARNING = (
     Stage("04_fine_tuning", TOLD, ("adapter", "training_log.csv")),
-    Stage("05_wvs_analysis", ("adapter",), ("answers.parquet",)),
+    Stage("05_wvs_analysis", ("adapter",), ("answers.parquet", "tables")),
 )
 REPORT = Stage(
     "06_paper_figures",
-    ("*/*/seed-*/metrics", "*/*/seed-*/answers.parquet"),
+    tuple(f"*/*/seed-*/{name}" for name in ("metrics", *TOLD, "training_log.csv", "tables")),
     ("figures", "tables"),
 )
 STAGES = (*SIMULATION, *LEARNING, REPORT)

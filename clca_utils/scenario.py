@@ -1,8 +1,12 @@
 """Social scenarios: a setting and two people, each with a private goal and a secret."""
 
+import random
+from collections.abc import Sequence
+from itertools import zip_longest
+
 from pydantic import BaseModel, ConfigDict, Field
 
-from clca_utils.files import DATA, read_records
+from clca_utils.files import DATA, StudyError, read_records
 
 
 class Role(BaseModel):
@@ -69,3 +73,24 @@ class Scenario(BaseModel):
 def load_seeds() -> list[SeedScenario]:
     """Return the neutral seed scenarios that ship with the study."""
     return read_records(DATA / "seed_scenarios.jsonl", SeedScenario)
+
+
+def draw_seeds(seeds: Sequence[SeedScenario], count: int, seed: int) -> list[SeedScenario]:
+    """Draw seed scenarios, as many from each domain as from any other, give or take one.
+
+    Args:
+        seeds: The scenarios to draw from.
+        count: How many.
+        seed: Of the draw; the same seed draws a larger sample by adding to a smaller one.
+
+    Raises:
+        StudyError: There are fewer.
+    """
+    if count > len(seeds):
+        raise StudyError(f"n_scenarios is {count}, but there are {len(seeds)} seed scenarios.")
+    rng = random.Random(f"{seed}/scenarios")
+    by_domain: dict[str, list[SeedScenario]] = {}
+    for one in rng.sample(seeds, len(seeds)):
+        by_domain.setdefault(one.domain, []).append(one)
+    rounds = zip_longest(*by_domain.values())
+    return [one for some in rounds for one in some if one is not None][:count]

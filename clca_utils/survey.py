@@ -169,9 +169,8 @@ def coverage(marginals: pd.DataFrame, iso3: str, items: Iterable[SurveyItem]) ->
     return table
 
 
-def coverage_note(marginals: pd.DataFrame, iso3: str, items: Iterable[SurveyItem]) -> str:
+def coverage_note(table: pd.DataFrame, iso3: str) -> str:
     """Say in one sentence what `coverage` found, to stand wherever the country is shown."""
-    table = coverage(marginals, iso3, items)
     kept = table[table["status"].str.startswith("compared")]
     parts = [f"{len(kept)} of {len(table)} items compared"]
     if doubtful := int((kept["status"] == "compared, low trust").sum()):

@@ -9,13 +9,21 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
+from tqdm import tqdm
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from clca_utils.chat_model import Message, assistant, system, user
 from clca_utils.dialogue import Dialogue, as_chat, told
-from clca_utils.files import StudyError, fingerprint, read_json, write_text
+from clca_utils.files import StudyError, fingerprint, read_json, write_json, write_text
 from clca_utils.intent import Intent
 from clca_utils.scenario import Scenario
 from clca_utils.transformers_model import apply_template
@@ -91,7 +99,9 @@ def build_examples(
     return examples
 
 
-def assistant_spans(tokenizer: Any, messages: Sequence[Message]) -> tuple[str, list[range]]:
+def assistant_spans(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message]
+) -> tuple[str, list[range]]:
     """Return a rendered conversation, and where in it the assistant's words stand.
 
     A span starts after what announces the reply and ends with the token that closes it, found by
@@ -117,7 +127,9 @@ def assistant_spans(tokenizer: Any, messages: Sequence[Message]) -> tuple[str, l
     return whole, spans
 
 
-def tokenize(tokenizer: Any, messages: Sequence[Message], max_length: int) -> dict[str, list[int]]:
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], max_length: int
+) -> dict[str, list[int]]:
     """Return token ids and a mask that is 1 on the assistant's tokens, as TRL reads them.
 
     Args:
@@ -154,9 +166,56 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
     return max(whole)[1] if whole else None
 
 
+def layers(target_modules: str) -> str | list[str]:
+    """Read the parameter `target_modules`: "all-linear" stands for itself, else names by commas."""
+    if target_modules == "all-linear":
+        return target_modules
+    return [name.strip() for name in target_modules.split(",")]
+
+
+class StepBar(TrainerCallback):  # type: ignore[misc]
+    """Shows the optimiser's steps as a bar that reads well in a notebook and in a log."""
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Draw the bar, at the step where a resumed training goes on."""
+        self.bar = tqdm(desc="training steps", total=state.max_steps, initial=state.global_step)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Move it on."""
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Close it."""
+        self.bar.close()
+
+
+def save_adapter(model: PreTrainedModel, folder: Path, base: str) -> None:
+    """Write an adapter in one step, naming its base as others know it and not as a local path.
+
+    peft keeps the layers' names in a set, hence in another order each time: they are sorted, so
+    that the same training writes the same files. Its model card, an empty form, is left out.
+    """
+    partial = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(str(partial))
+    (partial / "README.md").unlink(missing_ok=True)
+    config = read_json(partial / "adapter_config.json")
+    config["base_model_name_or_path"] = base
+    config["target_modules"] = sorted(config["target_modules"])
+    write_json(partial / "adapter_config.json", config)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
+
+
 def train_adapter(
-    weights: Any,
-    tokenizer: Any,
+    weights: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     examples: Sequence[Example],
     folder: Path,
     *,
@@ -168,6 +227,7 @@ def train_adapter(
     lora_dropout: float,
     target_modules: str,
     modules_to_save: Sequence[str],
+    base: str,
     batch_size: int,
     gradient_accumulation: int,
     max_length: int,
@@ -185,12 +245,13 @@ def train_adapter(
         folder: The run's folder.
         seed: Of the initial adapter, the order of the examples and the dropout.
         epochs: Passes over the examples.
-        learning_rate: Peak rate, reached after 5 % of the steps, then falling linearly.
+        learning_rate: Rate of the first step; it falls linearly to 0.
         lora_rank: Rank of the update.
         lora_alpha: Its scale; the update is multiplied by alpha / rank.
         lora_dropout: Dropout before the adapter's layers.
         target_modules: "all-linear", or layer names separated by commas.
         modules_to_save: Layers trained whole beside the adapter.
+        base: What the adapter's configuration names as its base model.
         batch_size: Examples per forward pass.
         gradient_accumulation: Forward passes per step.
         max_length: Longest example in tokens.
@@ -202,6 +263,7 @@ def train_adapter(
     import torch  # noqa: PLC0415
     from datasets import Dataset  # noqa: PLC0415
     from peft import LoraConfig  # noqa: PLC0415
+    from transformers import PrinterCallback  # noqa: PLC0415
     from trl import SFTConfig, SFTTrainer  # noqa: PLC0415
 
     rows = [tokenize(tokenizer, example.messages, max_length) for example in examples]
@@ -219,9 +281,7 @@ def train_adapter(
         "r": lora_rank,
         "lora_alpha": lora_alpha,
         "lora_dropout": lora_dropout,
-        "target_modules": "all-linear"
-        if target_modules == "all-linear"
-        else target_modules.split(","),
+        "target_modules": layers(target_modules),
         "modules_to_save": list(modules_to_save) or None,
     }
     key = fingerprint(settings, lora, rows)
@@ -240,22 +300,20 @@ def train_adapter(
             output_dir=str(checkpoints),
             use_cpu=not on_gpu,
             bf16=on_gpu,
-            warmup_steps=0.05,
             lr_scheduler_type="linear",
-            gradient_checkpointing=True,
+            activation_checkpointing=True,
             logging_steps=1,
             save_strategy="steps",
             save_total_limit=2,
             report_to="none",
+            disable_tqdm=True,
             dataloader_pin_memory=on_gpu,
         ),
+        callbacks=[StepBar()],
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(checkpoints))
-    partial, target = folder / ".adapter.tmp", folder / "adapter"
-    shutil.rmtree(partial, ignore_errors=True)
-    trainer.model.save_pretrained(str(partial))
-    shutil.rmtree(target, ignore_errors=True)
-    partial.replace(target)
+    save_adapter(trainer.model, folder / "adapter", base)
     log = pd.DataFrame([row for row in trainer.state.log_history if "loss" in row])
     log = log[["step", "epoch", "loss", "learning_rate", "grad_norm"]]
     write_text(folder / "training_log.csv", log.to_csv(index=False))

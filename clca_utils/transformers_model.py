@@ -1,21 +1,24 @@
 """A chat model run by transformers: any local folder or hub id, with or without an adapter."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
-from os.path import commonprefix
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jinja2.exceptions import TemplateError
 from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    Cache,
     LogitsProcessor,
     LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
     TopPLogitsWarper,
 )
 
@@ -23,10 +26,10 @@ from clca_utils.chat_model import Conversation, Message, user
 from clca_utils.files import StudyError
 from clca_utils.params import model_source
 
-Tokens = list[int]
+Tokens = tuple[int, ...]
 
 
-def load_tokenizer(source: str | Path) -> Any:
+def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a model folder or hub id, with a padding token.
 
     Raises:
@@ -40,7 +43,7 @@ def load_tokenizer(source: str | Path) -> Any:
     return tokenizer
 
 
-def load_weights(source: str | Path) -> Any:
+def load_weights(source: str | Path) -> PreTrainedModel:
     """Return the causal language model: bf16 on a GPU, fp32 on a CPU (bf16 is slower there)."""
     on_gpu = torch.cuda.is_available()
     return AutoModelForCausalLM.from_pretrained(
@@ -52,12 +55,13 @@ def load_weights(source: str | Path) -> Any:
     )
 
 
-def load_model(name: str, adapter: Path | None = None) -> "TransformersModel":
+def load_model(name: str, adapter: Path | None = None, batch_size: int = 32) -> "TransformersModel":
     """Load a chat model by the name of its file in `params/models`, a local folder or a hub id.
 
     Args:
         name: The model.
         adapter: Folder of a LoRA adapter to apply.
+        batch_size: Prompts per forward pass when weighing options.
     """
     source = model_source(name)
     weights = load_weights(source)
@@ -65,10 +69,12 @@ def load_model(name: str, adapter: Path | None = None) -> "TransformersModel":
         from peft import PeftModel  # noqa: PLC0415 (slow to import, rarely needed)
 
         weights = PeftModel.from_pretrained(weights, str(adapter)).merge_and_unload()
-    return TransformersModel(name, weights, load_tokenizer(source))
+    return TransformersModel(name, weights, load_tokenizer(source), batch_size)
 
 
-def apply_template(tokenizer: Any, messages: Sequence[Message], *, reply_next: bool) -> str:
+def apply_template(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, reply_next: bool
+) -> str:
     """Write messages in the model's own format.
 
     Where the template knows no system role, the system message opens the first user message.
@@ -88,7 +94,7 @@ def apply_template(tokenizer: Any, messages: Sequence[Message], *, reply_next: b
     return str(text)
 
 
-def render(tokenizer: Any, conversation: Conversation) -> str:
+def render(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> str:
     """Write a conversation up to where the reply begins, a final assistant message as prefill."""
     *head, last = conversation
     if last["role"] == "assistant":
@@ -96,12 +102,20 @@ def render(tokenizer: Any, conversation: Conversation) -> str:
     return apply_template(tokenizer, conversation, reply_next=True)
 
 
+def shared_start(rows: Sequence[Tokens]) -> Tokens:
+    """Return the tokens with which all rows start, leaving each at least one of its own."""
+    least, greatest = min(rows), max(rows)
+    agree = (a == b for a, b in zip(least, greatest, strict=False))
+    count = sum(takewhile(bool, agree))
+    return least[: min(count, min(map(len, rows)) - 1)]
+
+
 class SeededSampling(LogitsProcessor):  # type: ignore[misc]
     """Samples by the Gumbel-max trick, each row from its own random numbers.
 
-    The likeliest token after adding Gumbel noise is a sample from the softmax (Gumbel 1954; Maddison
-    et al. 2014, arXiv 1411.0030), so greedy search over these scores samples, and a row's reply
-    depends on its seed, not on its neighbours in the batch.
+    The likeliest token after adding Gumbel noise is a sample from the softmax (Gumbel 1954;
+    Maddison et al. 2014, arXiv 1411.0030), so greedy search over these scores samples, and a row's
+    reply depends on its seed, not on its neighbours in the batch.
     """
 
     def __init__(self, seeds: Sequence[int], temperature: float, top_p: float) -> None:
@@ -127,10 +141,16 @@ class TransformersModel:
         name: How the model is called in results.
         weights: The transformers model.
         tokenizer: Its tokenizer, with a chat template.
-        batch_size: Sequences per forward pass when weighing options.
+        batch_size: Prompts per forward pass when weighing options.
     """
 
-    def __init__(self, name: str, weights: Any, tokenizer: Any, batch_size: int = 32) -> None:
+    def __init__(
+        self,
+        name: str,
+        weights: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: int = 32,
+    ) -> None:
         self.name = name
         self.weights = weights.eval()
         self.tokenizer = tokenizer
@@ -190,16 +210,15 @@ class TransformersModel:
     ) -> list[NDArray[np.float64]]:
         """Weigh options by forward passes over what they do not share; see `ChatModel`."""
         prompts = [render(self.tokenizer, conversation) for conversation in conversations]
-        pairs = [
-            self._split(prompt, text)
+        splits = [
+            [self._split(prompt, text) for text in texts]
             for prompt, texts in zip(prompts, options, strict=True)
-            for text in texts
         ]
-        scores = iter(self._score(pairs))
-        return [np.array([next(scores) for _ in texts]) for texts in options]
+        scores = self._score({pair for pairs in splits for pair in pairs})
+        return [np.array([scores[pair] for pair in pairs]) for pairs in splits]
 
     def _tokens(self, text: str) -> Tokens:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _split(self, prompt: str, option: str) -> tuple[Tokens, Tokens]:
         """Return the tokens of a prompt and those its option adds.
@@ -216,48 +235,73 @@ class TransformersModel:
         return head, whole[len(head) :]
 
     @torch.inference_mode()
-    def _score(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> Iterator[float]:
-        """Yield the log-probability of each continuation after its prompt.
+    def _score(
+        self, pairs: Collection[tuple[Tokens, Tokens]]
+    ) -> dict[tuple[Tokens, Tokens], float]:
+        """Return the log-probability of each continuation after its prompt.
 
-        Options of one token need only their prompt, so an item costs one row however many options
-        it has. What all prompts share is computed once and its cache reused.
+        What all prompts share is computed once and its cache reused, and so is each prompt's by its
+        options of several tokens; an option of one token costs nothing beyond its prompt.
         """
-        if not pairs:
-            return
-        rows = sorted(
-            {(*head, *tail[:-1]) for head, tail in pairs}, key=lambda row: (len(row), row)
-        )
-        keep = max(len(tail) for _, tail in pairs)
-        # every row keeps at least as many tokens of its own as logits are asked of it
-        prefix = list(commonprefix(rows))[: max(0, len(rows[0]) - keep)]
-        device = self.weights.device
-        shared = None
-        if prefix:
-            shared = self.weights(torch.tensor([prefix], device=device)).past_key_values
-        logprobs: dict[tuple[int, ...], torch.Tensor] = {}
-        for start in range(0, len(rows), self.batch_size):
-            some = rows[start : start + self.batch_size]
+        prompts = sorted({head for head, _ in pairs}, key=lambda head: (len(head), head))
+        prefix = shared_start(prompts)
+        shared = self._forward([prefix], torch.ones(1, 0), None, "left")[2] if prefix else None
+        scores: dict[tuple[Tokens, Tokens], float] = {}
+        for start in range(0, len(prompts), self.batch_size):
+            some = prompts[start : start + self.batch_size]
             cache = copy.deepcopy(shared)
             if cache is not None:
                 cache.batch_repeat_interleave(len(some))
-            width = max(len(row) for row in some) - len(prefix)
-            ids = torch.full((len(some), width), self.tokenizer.pad_token_id)
-            mask = torch.zeros((len(some), len(prefix) + width), dtype=torch.long)
-            mask[:, : len(prefix)] = 1
-            for i, row in enumerate(some):
-                rest = len(row) - len(prefix)
-                ids[i, width - rest :] = torch.tensor(row[len(prefix) :])
-                mask[i, len(prefix) + width - rest :] = 1
-            positions = (mask.cumsum(-1) - 1).clamp_min(0)[:, len(prefix) :]
-            logits = self.weights(
-                input_ids=ids.to(device),
-                attention_mask=mask.to(device),
-                position_ids=positions.to(device),
-                past_key_values=cache,
-                logits_to_keep=keep,
-            ).logits
-            logprobs |= zip(some, torch.log_softmax(logits.float(), -1).cpu(), strict=True)
-        for head, tail in pairs:
-            row = logprobs[(*head, *tail[:-1])]
-            steps = torch.arange(len(tail)) - len(tail)
-            yield float(row[steps, torch.tensor(tail)].double().sum())
+            rests = [head[len(prefix) :] for head in some]
+            first, mask, cache = self._forward(
+                rests, torch.ones(len(some), len(prefix)), cache, "left"
+            )
+            row_of = {head: row for row, head in enumerate(some)}
+            asked = sorted(pair for pair in pairs if pair[0] in row_of)
+            scores |= {
+                (head, tail): float(first[row_of[head], -1, tail[0]]) for head, tail in asked
+            }
+            longer = [(head, tail) for head, tail in asked if len(tail) > 1]
+            if not longer:
+                continue
+            rows = torch.tensor([row_of[head] for head, _ in longer])
+            cache.batch_select_indices(rows.to(self.weights.device))
+            later, *_ = self._forward([tail[:-1] for _, tail in longer], mask[rows], cache, "right")
+            for row, (head, tail) in zip(later, longer, strict=True):
+                steps = row[torch.arange(len(tail) - 1), torch.tensor(tail[1:])]
+                scores[head, tail] += float(steps.double().sum())
+        return scores
+
+    def _forward(
+        self, rows: Sequence[Tokens], before: torch.Tensor, cache: Cache | None, side: str
+    ) -> tuple[torch.Tensor, torch.Tensor, Cache]:
+        """Run the model over rows of tokens that follow what is cached.
+
+        Args:
+            rows: The new tokens, n rows.
+            before: Attention mask of what is cached, of shape (n, cached).
+            cache: Keys and values of what is cached, or None.
+            side: Where shorter rows are padded: "left" if only their last token matters.
+
+        Returns:
+            Log-probabilities of the next token, of shape (n, width, vocabulary) or, padded left,
+            (n, 1, vocabulary); the attention mask grown by the rows; and the cache grown by them.
+        """
+        ids, here = (
+            pad_sequence(row, batch_first=True, padding_side=side)
+            for row in (
+                [torch.tensor(tokens) for tokens in rows],
+                [torch.ones(len(tokens)) for tokens in rows],
+            )
+        )
+        mask = torch.cat([before, here], dim=1)
+        device, width = self.weights.device, ids.shape[1]
+        output = self.weights(
+            input_ids=ids.to(device),
+            attention_mask=mask.long().to(device),
+            position_ids=(mask.cumsum(1).long() - 1).clamp_min(0)[:, -width:].to(device),
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1 if side == "left" else width,
+        )
+        return torch.log_softmax(output.logits.float(), -1).cpu(), mask, output.past_key_values

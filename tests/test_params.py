@@ -95,10 +95,9 @@ def test_the_defaults_are_those_agreed_with_the_notebooks():
         },
         "wvs_analysis": {
             "survey": "",
-            "n_respondents": 1,
+            "n_respondents": 0,
             "orders": "all",
             "batch_size": 32,
-            "resamples": 2000,
         },
         "paper_figures": {},
     }
@@ -152,7 +151,7 @@ def test_a_slip_is_told_in_a_sentence(write, changes, sentence):
 @pytest.mark.parametrize(
     ("section", "name", "values"),
     [
-        ("scenario_adaptation", "n_scenarios", [0, -3, 2.5, "4", True, None, [4]]),
+        ("scenario_adaptation", "n_scenarios", [0, -3, 2.5, "4", True, None, [4], 49]),
         ("scenario_adaptation", "rewriter", ["gpt", "", 1, None]),
         ("dialogue_simulation", "samples", [0, 1.5]),
         ("dialogue_simulation", "max_turns", [1, 101, "ten"]),
@@ -178,10 +177,9 @@ def test_a_slip_is_told_in_a_sentence(write, changes, sentence):
         ("fine_tuning", "max_length", [0]),
         ("fine_tuning", "checkpoint_steps", [0]),
         ("wvs_analysis", "survey", ["absent.csv", None]),
-        ("wvs_analysis", "n_respondents", [0]),
+        ("wvs_analysis", "n_respondents", [-1]),
         ("wvs_analysis", "orders", ["some"]),
         ("wvs_analysis", "batch_size", [0]),
-        ("wvs_analysis", "resamples", [0]),
     ],
 )
 def test_an_impossible_value_names_its_field(write, section, name, values):

@@ -247,7 +247,7 @@ def test_other_content_runs_all_that_reads_it(home, at_once, monkeypatch):
 
     monkeypatch.setattr(runner, "execute", execute)
     study(home, dialogue_simulation={"max_turns": 5})
-    assert ran(run(home)) == ["02", "03", "04"]
+    assert ran(run(home)) == ["02", "03", "04", "06"]
 
 
 @pytest.mark.parametrize("where", ["cultures/german.yaml", "models/small.yaml"])

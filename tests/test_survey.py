@@ -58,7 +58,8 @@ def test_three_point_versions_are_left_out():
     other = table.index[table["status"] == "left out: other scale"]
     assert other.tolist() == ["Q33", "Q34", "Q35"]
     assert set(country_shares(MARGINALS, "USA", ITEMS)) == set(table.index) - set(other)
-    assert "left out: other scale (Q33, Q34, Q35)" in coverage_note(MARGINALS, "USA", ITEMS)
+    note = coverage_note(table.reset_index(), "USA")
+    assert "left out: other scale (Q33, Q34, Q35)" in note
 
 
 def test_great_britain_is_partial_and_of_low_trust():
@@ -67,7 +68,7 @@ def test_great_britain_is_partial_and_of_low_trust():
     assert (table["status"] == "compared, low trust").sum() == 15
     assert set(table["tier"]) == {"", "C2", "D"}
     assert table["n"].isna().all()
-    note = coverage_note(MARGINALS, "GBR", ITEMS)
+    note = coverage_note(table.reset_index(), "GBR")
     assert "15 of 44 items compared" in note
     assert "low trust" in note
 

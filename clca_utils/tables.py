@@ -1,0 +1,96 @@
+"""Artefacts as plain frames, one row per thing, for the notebooks' tables and figures."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from clca_utils.dialogue import Dialogue
+from clca_utils.intent import Intent
+from clca_utils.judging import Judgement
+from clca_utils.scenario import Scenario
+
+
+def slot_table(scenarios: Sequence[Scenario]) -> pd.DataFrame:
+    """Return what stands in each slot of each scenario.
+
+    Returns:
+        Columns scenario, slot (its kind, such as "dish"), text, adapted (False in the unadapted
+        control).
+    """
+    rows = [
+        (one.id, change.slot.partition(":")[0], change.adapted, one.rewriter != "none")
+        for one in scenarios
+        for change in one.changes
+    ]
+    return pd.DataFrame(rows, columns=["scenario", "slot", "text", "adapted"])
+
+
+def side_by_side(neutral: Scenario, adapted: Scenario) -> pd.DataFrame:
+    """Return the same scenario before and after adaptation, part by part.
+
+    Returns:
+        Index: setting, and each person's name, background, occupation, goal and secret; then what
+        many people do there. Columns: "neutral" and the culture's name.
+    """
+
+    def parts(scenario: Scenario) -> dict[str, str]:
+        people = {
+            f"person {number}: {key}": str(getattr(persona, key))
+            for number, persona in enumerate(scenario.people, start=1)
+            for key in ("name", "occupation", "background", "goal", "secret")
+        }
+        return {"setting": scenario.setting} | people | {"customs": " ".join(scenario.customs)}
+
+    return pd.DataFrame({"neutral": parts(neutral), adapted.culture: parts(adapted)})
+
+
+def turn_table(dialogues: Sequence[Dialogue]) -> pd.DataFrame:
+    """Return every turn.
+
+    Returns:
+        Columns dialogue, turn (from 1), speaker, action, text, words (how many), forced and
+        format_mass (see `dialogue.Turn`).
+    """
+    rows = [
+        {
+            "dialogue": dialogue.id,
+            "turn": turn.index + 1,
+            "speaker": turn.speaker,
+            "action": turn.action,
+            "text": turn.text,
+            "words": len(turn.text.split()),
+            "forced": turn.forced,
+            "format_mass": turn.format_mass,
+        }
+        for dialogue in dialogues
+        for turn in dialogue.turns
+    ]
+    columns = ["dialogue", "turn", "speaker", "action", "text", "words", "forced", "format_mass"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def judgement_table(judgements: Sequence[Judgement]) -> pd.DataFrame:
+    """Return every judgement.
+
+    Returns:
+        Columns dialogue, kept, reason, and per aspect "<aspect>" (the label) and
+        "<aspect>_confidence".
+    """
+    rows = []
+    for one in judgements:
+        labels = {verdict.aspect: verdict.label for verdict in one.verdicts}
+        sure = {f"{verdict.aspect}_confidence": verdict.confidence for verdict in one.verdicts}
+        rows.append(
+            {"dialogue": one.dialogue_id, "kept": one.kept, "reason": one.reason} | labels | sure
+        )
+    return pd.DataFrame(rows)
+
+
+def intent_table(intents: Sequence[Intent]) -> pd.DataFrame:
+    """Return every intent.
+
+    Returns:
+        Columns dialogue, turn (from 1), speaker, intent, cultural, confidence, expectation.
+    """
+    table = pd.DataFrame([intent.model_dump() for intent in intents])
+    return table.rename(columns={"dialogue_id": "dialogue"}).assign(turn=table["turn"] + 1)
