@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from clca_utils.chat_model import ChatModel, Conversation, assistant, system, user
 from clca_utils.dialogue import Dialogue, seed_of
+from clca_utils.files import StudyError
 from clca_utils.scenario import Scenario
 from clca_utils.weighing import weigh
 
@@ -176,3 +177,21 @@ def judge(
         decide(dialogue, [form, *pair, last], reject_confidence)
         for (_, dialogue), form, pair, last in zip(cases, forms, first, meta, strict=True)
     ]
+
+
+def kept_dialogues(
+    dialogues: Sequence[Dialogue], judgements: Sequence[Judgement]
+) -> list[Dialogue]:
+    """Return the dialogues that were judged worth learning from.
+
+    Raises:
+        StudyError: There is none.
+    """
+    kept = {judgement.dialogue_id for judgement in judgements if judgement.kept}
+    if not kept:
+        reasons = ", ".join(sorted({judgement.reason for judgement in judgements}))
+        raise StudyError(
+            f"All {len(judgements)} dialogues were dropped ({reasons}): raise n_scenarios or "
+            "reject_confidence, and run 02_dialogue_simulation again."
+        )
+    return [dialogue for dialogue in dialogues if dialogue.id in kept]

@@ -39,6 +39,7 @@ RESULTS = ROOT / "results"
 ENVIRONMENT = {
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # else each kernel warns about frozen modules
     "TOKENIZERS_PARALLELISM": "false",  # else tokenizers warn when a notebook forks
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",  # loading a model needs no bar of its own
     "TQDM_NCOLS": "90",  # else bars are cut to the terminal's size, and vanish where that is 0
     "TQDM_NROWS": "20",
     "JUPYTER_PREFER_ENV_PATH": "1",  # this environment's kernel, not a "python3" of the home folder

@@ -5,9 +5,12 @@ other's turns as the user's. Intent: the dialogue line by line, each answered by
 and which expectation is behind it. Only the tokens of assistant messages count in the loss.
 """
 
+import html
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +29,7 @@ from clca_utils.dialogue import Dialogue, as_chat, told
 from clca_utils.files import StudyError, fingerprint, read_json, write_json, write_text
 from clca_utils.intent import Intent
 from clca_utils.scenario import Scenario
-from clca_utils.transformers_model import apply_template
+from clca_utils.transformers_model import apply_template, unwarned
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,21 @@ def tokenize(
     return {"input_ids": list(encoded["input_ids"]), "assistant_masks": mask}
 
 
+def mask_html(tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Sequence[int]]) -> str:
+    """Return a tokenised example as HTML, the tokens that count in the loss in colour.
+
+    Args:
+        tokenizer: What wrote the tokens.
+        row: What `tokenize` returns.
+    """
+    parts = []
+    pairs = zip(row["input_ids"], row["assistant_masks"], strict=True)
+    for learnt, group in groupby(pairs, key=itemgetter(1)):
+        text = html.escape(tokenizer.decode([token for token, _ in group]))
+        parts.append(f'<mark style="background: #9ecae9">{text}</mark>' if learnt else text)
+    return f'<div style="white-space: pre-wrap; font-size: small">{"".join(parts)}</div>'
+
+
 def last_whole_checkpoint(folder: Path) -> Path | None:
     """Return the newest checkpoint that was written to its end, or None.
 
@@ -261,7 +279,7 @@ def train_adapter(
         The training log: step, epoch, loss, learning_rate, grad_norm.
     """
     import torch  # noqa: PLC0415
-    from datasets import Dataset  # noqa: PLC0415
+    from datasets import Dataset, disable_progress_bars  # noqa: PLC0415
     from peft import LoraConfig  # noqa: PLC0415
     from transformers import PrinterCallback  # noqa: PLC0415
     from trl import SFTConfig, SFTTrainer  # noqa: PLC0415
@@ -290,29 +308,31 @@ def train_adapter(
         if stale != checkpoints:
             shutil.rmtree(stale)
     torch.manual_seed(seed)
-    trainer = SFTTrainer(
-        model=weights,
-        processing_class=tokenizer,
-        train_dataset=Dataset.from_list(rows),
-        peft_config=LoraConfig(task_type="CAUSAL_LM", **lora),
-        args=SFTConfig(
-            **settings,
-            output_dir=str(checkpoints),
-            use_cpu=not on_gpu,
-            bf16=on_gpu,
-            lr_scheduler_type="linear",
-            activation_checkpointing=True,
-            logging_steps=1,
-            save_strategy="steps",
-            save_total_limit=2,
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_pin_memory=on_gpu,
-        ),
-        callbacks=[StepBar()],
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(checkpoints))
+    disable_progress_bars()
+    with unwarned():
+        trainer = SFTTrainer(
+            model=weights,
+            processing_class=tokenizer,
+            train_dataset=Dataset.from_list(rows),
+            peft_config=LoraConfig(task_type="CAUSAL_LM", **lora),
+            args=SFTConfig(
+                **settings,
+                output_dir=str(checkpoints),
+                use_cpu=not on_gpu,
+                bf16=on_gpu,
+                lr_scheduler_type="linear",
+                activation_checkpointing=True,
+                logging_steps=1,
+                save_strategy="steps",
+                save_total_limit=2,
+                report_to="none",
+                disable_tqdm=True,
+                dataloader_pin_memory=on_gpu,
+            ),
+            callbacks=[StepBar()],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=last_whole_checkpoint(checkpoints))
     save_adapter(trainer.model, folder / "adapter", base)
     log = pd.DataFrame([row for row in trainer.state.log_history if "loss" in row])
     log = log[["step", "epoch", "loss", "learning_rate", "grad_norm"]]

@@ -1,7 +1,9 @@
 """A chat model run by transformers: any local folder or hub id, with or without an adapter."""
 
+import contextlib
 import copy
-from collections.abc import Collection, Sequence
+import warnings
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
@@ -27,6 +29,16 @@ from clca_utils.files import StudyError
 from clca_utils.params import model_source
 
 Tokens = tuple[int, ...]
+
+
+@contextlib.contextmanager
+def unwarned() -> Iterator[None]:
+    """Hide that peft and trl still call transformers by a name that its next version drops."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message=".*_gradient_checkpointing", category=FutureWarning
+        )
+        yield
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
@@ -68,7 +80,8 @@ def load_model(name: str, adapter: Path | None = None, batch_size: int = 32) -> 
     if adapter is not None:
         from peft import PeftModel  # noqa: PLC0415 (slow to import, rarely needed)
 
-        weights = PeftModel.from_pretrained(weights, str(adapter)).merge_and_unload()
+        with unwarned():
+            weights = PeftModel.from_pretrained(weights, str(adapter)).merge_and_unload()
     return TransformersModel(name, weights, load_tokenizer(source), batch_size)
 
 

