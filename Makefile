@@ -8,13 +8,14 @@ PIP_FLAGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help study test check lab setup clean
+.PHONY: help study test check reference lab setup clean
 
 help:
 	@echo "make study [STUDY=demo]  set up, then run a study of params/ (smoke, demo, paper, yours)"
 	@echo "make test                set up, then check the style and run all tests"
 	@echo "make setup               only set up: environment, packages, embedded model"
 	@echo "make check               only check style and types"
+	@echo "make reference           run the study and keep a copy for others in results/reference"
 	@echo "make lab                 set up, then open JupyterLab"
 	@echo "make clean               remove the environment and caches; results stay"
 
@@ -29,6 +30,12 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/nbqa mypy notebooks
+
+# A finished run to read without running it: everything but the weights.
+reference: study
+	rm -rf results/reference/$(STUDY)
+	mkdir -p results/reference
+	cp -r results/$(STUDY) results/reference/$(STUDY)
 
 lab: setup
 	$(BIN)/jupyter lab notebooks

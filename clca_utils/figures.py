@@ -21,7 +21,7 @@ import seaborn as sns
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from clca_utils.measures import interval, line_summary, share_vectors, total_variation
 from clca_utils.survey import SurveyItem
@@ -196,7 +196,8 @@ def study_figure(runs: pd.DataFrame) -> Figure:
         )
         axes.scatter(after, rows, color=BLUE, zorder=4, label="after" if row == 0 else None)
     axes.set_yticks(range(len(groups)), [f"{culture}\n{model}" for (culture, model), _ in groups])
-    axes.set(xlim=(0, None), ylim=(len(groups) - 0.5, -0.5))
+    axes.set(ylim=(len(groups) - 0.5, -0.5))
+    axes.set_xlim(0, axes.get_xlim()[1])
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("mean Jensen-Shannon distance to the people (0 same, 1 nothing in common)")
     _legend_above(axes)
@@ -349,6 +350,7 @@ def dialogue_figure(turns: pd.DataFrame, judgements: pd.DataFrame) -> Figure:
     table.plot.bar(stacked=True, ax=left, rot=0, width=0.85)
     left.grid(visible=False, axis="x")
     left.set(xlabel="turn", ylabel="number of turns")
+    left.yaxis.set_major_locator(MaxNLocator(integer=True))
     _legend_above(left)
     kept = judgements["kept"].astype(bool)
     counts = judgements["reason"][~kept].value_counts()
@@ -359,6 +361,7 @@ def dialogue_figure(turns: pd.DataFrame, judgements: pd.DataFrame) -> Figure:
     right.grid(visible=False)
     right.margins(x=0.1)
     right.set_xlabel("dialogues")
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
@@ -383,6 +386,7 @@ def intent_figure(intents: pd.DataFrame) -> Figure:
     right.hist(values, bins=10, stacked=True, color=[GREEN, GREY], label=["cultural", "other"])
     right.grid(visible=False, axis="x")
     right.set(xlabel="confidence", ylabel="intents")
+    right.yaxis.set_major_locator(MaxNLocator(integer=True))
     _legend_above(right)
     return figure
 
@@ -401,5 +405,6 @@ def scenario_figure(changes: pd.DataFrame) -> Figure:
     table.plot.barh(stacked=True, ax=axes, color=[BLUE, GREY], width=0.8)
     axes.grid(visible=False, axis="y")
     axes.set(xlabel="slots", ylabel="")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _legend_above(axes)
     return figure

@@ -186,12 +186,18 @@ def imported(code: str) -> frozenset[str]:
     return frozenset(name.split(".")[1] for name in names if name.startswith("clca_utils."))
 
 
-def modules_of(sources: list[str]) -> list[Path]:
-    """Return the package's files behind some code: what it imports, and what that imports."""
+def modules_of(sources: list[str], without: frozenset[str] = frozenset()) -> list[Path]:
+    """Return the package's files behind some code: what it imports, and what that imports.
+
+    Args:
+        sources: Pieces of code.
+        without: Modules that shall not count, nor what only they import.
+    """
     found: set[Path] = set()
     waiting = list(sources)
     while waiting:
-        paths = {ROOT / "clca_utils" / f"{name}.py" for name in imported(waiting.pop())}
+        names = imported(waiting.pop()) - without
+        paths = {ROOT / "clca_utils" / f"{name}.py" for name in names}
         new = {path for path in paths - found if path.is_file()}
         found |= new
         waiting += [path.read_text(encoding="utf-8") for path in new]
@@ -201,12 +207,14 @@ def modules_of(sources: list[str]) -> list[Path]:
 def key_of(step: Step) -> str:
     """Return the fingerprint of all that shapes a step's result; where it is written does not.
 
-    A local model folder counts by its name only: give changed weights a new folder.
+    How figures look counts for the report alone, which draws them all again: nobody should have to
+    train a model anew for another colour. A local model folder counts by its name only: give
+    changed weights a new folder.
     """
     sources = cell_sources(step.stage.notebook)
     settings = {k: value for k, value in step.parameters.items() if not k.endswith("_dir")}
     survey = files.locate(settings["survey"]) if settings.get("survey") else None
-    code = modules_of(sources)
+    code = modules_of(sources, frozenset() if step.stage is REPORT else frozenset({"figures"}))
     return files.fingerprint(settings, survey, sources, *code, *step.config, DATA, *step.inputs())
 
 

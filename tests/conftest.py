@@ -1,0 +1,66 @@
+"""What several test files share: the embedded model, loaded once, and one small conversation."""
+
+import pytest
+
+from clca_utils.dialogue import Dialogue, Turn
+from clca_utils.intent import Intent
+from clca_utils.scenario import Change, Persona, Scenario
+
+
+@pytest.fixture(scope="session")
+def smollm():
+    """Return the embedded model; a test that changes it takes a copy."""
+    from clca_utils.transformers_model import load_model
+
+    return load_model("smollm2-135m")
+
+
+@pytest.fixture(scope="session")
+def scenario():
+    ana = Persona(
+        name="Ana", address="Ms Lang", occupation="a baker", background="She is 40.",
+        goal="Ana needs a ladder.", secret="Ana broke the last ladder.",
+    )  # fmt: skip
+    ben = Persona(
+        name="Ben", address="Mr Roth", occupation="a clerk", background="He is 50.",
+        goal="Ben hopes for quiet.", secret="Ben sold his ladder.",
+    )  # fmt: skip
+    return Scenario(
+        id="german-loan", seed_id="loan", culture="german", country="Germany", domain="home",
+        relation="neighbours", setting="Two neighbours meet on the stairs.",
+        person1=ana, person2=ben, descriptors=["Many people in Germany like plans."],
+        customs=["Many people there ring before they call."], items=["Q18"], rewriter="lexicon",
+        changes=[Change(slot="city", adapted="Kassel"), Change(slot="dish:1", adapted="soup")],
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def dialogue():
+    said = [
+        ("Ana", "speak", "Could you lend me your ladder?"),
+        ("Ben", "speak", "Not today, I am sorry."),
+        ("Ana", "non-verbal", "nods"),
+        ("Ben", "leave", ""),
+    ]
+    turns = [
+        Turn(index=i, speaker=name, action=action, text=text, forced=0.2, format_mass=0.5)
+        for i, (name, action, text) in enumerate(said)
+    ]
+    return Dialogue(
+        id="german-loan-0", scenario_id="german-loan", culture="german", sample=0, seed=1,
+        simulator="scripted", turns=turns, ended="leave",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def intents(dialogue):
+    expected = "Many people in Germany expect a reason."
+    return [
+        Intent(
+            dialogue_id=dialogue.id, turn=turn.index, speaker=turn.speaker,
+            intent=f"{turn.speaker} wants thing {turn.index}.", cultural=turn.index == 1,
+            confidence=0.6 if turn.index == 1 else 0.2,
+            expectation=expected if turn.index == 1 else "",
+        )
+        for turn in dialogue.turns
+    ]  # fmt: skip
