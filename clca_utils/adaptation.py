@@ -11,13 +11,14 @@ import random
 import re
 from collections.abc import Callable, Sequence
 
+from babel import Locale
 from babel.dates import format_skeleton, format_time
 from babel.numbers import format_currency
 from faker import Faker
 
 from clca_utils.chat_model import ChatModel, Conversation, assistant, system, user
 from clca_utils.culture import Culture
-from clca_utils.files import StudyError
+from clca_utils.files import StudyError, seed_of
 from clca_utils.scenario import Change, Persona, Role, Scenario, SeedScenario
 
 SLOT = re.compile(r"\{(\w+)(?::([^{}]+))?\}")
@@ -39,6 +40,9 @@ NEUTRAL = {
 }
 """Fillers of the unadapted control: the same scene with no culture in it."""
 
+NEUTRAL_COUNTRY = "their country"
+"""What the prompts of the unadapted control call the country."""
+
 Fill = Callable[[str, str], str]
 """Turns a slot's name and argument into its text."""
 
@@ -50,7 +54,10 @@ def fill_slots(text: str, fill: Fill) -> str:
 
 def person_name(faker: Faker, culture: Culture) -> tuple[str, str]:
     """Draw a name in Latin script, and the short form in which the person is addressed."""
-    if hasattr(faker, "first_romanized_name"):
+    if culture.names is not None:
+        given = faker.random_element(culture.names.given)
+        family = faker.random_element(culture.names.family)
+    elif hasattr(faker, "first_romanized_name"):
         given, family = faker.first_romanized_name(), faker.last_romanized_name()
     else:
         given = random.Random(faker.random.random()).choice(
@@ -61,12 +68,23 @@ def person_name(faker: Faker, culture: Culture) -> tuple[str, str]:
     return name, given if culture.address == "given" else family
 
 
+def plain_spaces(text: str) -> str:
+    """Replace the no-break spaces of local formats, which a model seldom reads as spaces."""
+    return re.sub(r"[\u00a0\u202f]", " ", text)
+
+
 def local_money(dollars: float, culture: Culture) -> str:
     """Write a price in local money, rounded to two significant digits as prices are spoken."""
     amount = float(f"{dollars * culture.units_per_dollar:.2g}")
-    return str(
-        format_currency(amount, culture.currency, locale=culture.locale, decimal_quantization=False)
-    ).replace("\xa0", " ")
+    pattern = Locale.parse(culture.locale).currency_formats["standard"].pattern
+    written = format_currency(
+        amount,
+        culture.currency,
+        locale=culture.locale,
+        format=pattern.replace(".00", "") if amount.is_integer() else pattern,
+        currency_digits=not amount.is_integer(),
+    )
+    return plain_spaces(written)
 
 
 def local_date(month_day: str, culture: Culture) -> str:
@@ -78,7 +96,7 @@ def local_date(month_day: str, culture: Culture) -> str:
 def local_time(hours_minutes: str, culture: Culture) -> str:
     """Write a time of day (HH:MM) as it is written locally."""
     time = datetime.time.fromisoformat(hours_minutes)
-    return str(format_time(time, "short", locale=culture.locale)).replace("\xa0", " ")
+    return plain_spaces(format_time(time, "short", locale=culture.locale))
 
 
 def local_filler(culture: Culture, seed: str) -> Fill:
@@ -108,7 +126,15 @@ def local_filler(culture: Culture, seed: str) -> Fill:
 
 def neutral_filler(slot: str, argument: str) -> str:
     """Fill a slot with no culture in it; money, dates and times stay plain numbers."""
-    return NEUTRAL.get(slot) or (f"{argument} dollars" if slot == "money" else argument)
+    match slot:
+        case "money":
+            return f"{float(argument):,.0f} dollars"
+        case "date":
+            return f"{datetime.date.fromisoformat(f'2024-{argument}'):%m-%d}"
+        case "time":
+            return f"{datetime.time.fromisoformat(argument):%H:%M}"
+        case _:
+            return NEUTRAL[slot]
 
 
 def adapt(seed: SeedScenario, culture: Culture, fill: Fill, rewriter: str) -> Scenario:
@@ -121,14 +147,15 @@ def adapt(seed: SeedScenario, culture: Culture, fill: Fill, rewriter: str) -> Sc
     is_local = rewriter != "none"
 
     def noted(slot: str, argument: str) -> str:
+        named = f"{slot}:{argument}" if argument else slot
         try:
             text = fill(slot, argument)
         except (KeyError, ValueError):
             raise StudyError(
-                f"Seed scenario {seed.id} has the slot {{{slot}:{argument}}}, which no culture "
+                f"Seed scenario {seed.id} has the slot {{{named}}}, which no culture "
                 "fills; see clca_utils/adaptation.py for the slots there are."
             ) from None
-        changes[f"{slot}:{argument}" if argument else slot] = text
+        changes[named] = text
         return text
 
     def persona(role: Role, number: int) -> Persona:
@@ -141,7 +168,7 @@ def adapt(seed: SeedScenario, culture: Culture, fill: Fill, rewriter: str) -> Sc
         id=f"{culture.name.lower()}-{seed.id}",
         seed_id=seed.id,
         culture=culture.name,
-        country=culture.country,
+        country=culture.country if is_local else NEUTRAL_COUNTRY,
         domain=seed.domain,
         relation=seed.relation,
         setting=fill_slots(seed.setting, noted),
@@ -226,7 +253,7 @@ def rewrite_settings(
         replies = model.generate(
             [[*rewrite_prompt(s, refused[s.id]), assistant("{")] for s in asked],
             max_new_tokens=200,
-            seeds=[seed + 1000 * attempt + i for i in range(len(asked))],
+            seeds=[seed_of(seed, scenario.id, attempt) for scenario in asked],
             temperature=0.7 if attempt else 0.0,
             stop="}",
         )

@@ -6,8 +6,10 @@ it cannot say what any one person is, and the prompts made from it keep that wor
 
 import difflib
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from faker.config import AVAILABLE_LOCALES
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from clca_utils.files import ROOT, StudyError, first_problem, locate, read_yaml, shown
 
@@ -62,7 +64,7 @@ dimensions' definitions (Hofstede, Hofstede and Minkov 2010; Inglehart and Welze
 class Hofstede(BaseModel):
     """Hofstede's six dimensions, about 0 to 100; one that was never measured is absent."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     power_distance: float | None = None
     individualism: float | None = None
     masculinity: float | None = None
@@ -74,7 +76,7 @@ class Hofstede(BaseModel):
 class InglehartWelzel(BaseModel):
     """Position on the cultural map: factor scores, higher is more secular or self-expressive."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
     zone: str
     year: int
     secular_rational: float
@@ -104,6 +106,21 @@ class Custom(BaseModel):
     text: str = Field(min_length=10)
 
 
+class Names(BaseModel):
+    """Names in Latin script, for a locale whose Faker names are in another one."""
+
+    model_config = ConfigDict(extra="forbid")
+    given: list[str] = Field(min_length=2)
+    family: list[str] = Field(min_length=2)
+
+
+def _known_locale(locale: str) -> str:
+    """Refuse a locale that has no names in Faker."""
+    if locale not in AVAILABLE_LOCALES:
+        raise ValueError("Faker has no such locale; take one whose names fit")
+    return locale
+
+
 class Culture(BaseModel):
     """One culture file; see `params/cultures/german.yaml` for a commented example."""
 
@@ -112,7 +129,8 @@ class Culture(BaseModel):
     country: str
     iso3: str = Field(pattern=r"^[A-Z]{3}$")
     language: str
-    locale: str = Field(pattern=r"^[a-z]{2}_[A-Z]{2}$")
+    locale: Annotated[str, AfterValidator(_known_locale)]
+    names: Names | None = None
     name_order: str = Field(default="given-first", pattern=r"^(given|family)-first$")
     address: str = Field(default="given", pattern=r"^(given|family)$")
     honorific: str = ""
@@ -129,7 +147,7 @@ class Culture(BaseModel):
         """Say the value dimensions in words, by one rule.
 
         A Hofstede score up to 40 gives the low phrase, from 60 the high one; an Inglehart-Welzel
-        score below -0.5 or above 0.5 likewise; between them, and where nothing was measured,
+        score up to -0.5 or from 0.5 likewise; between them, and where nothing was measured,
         nothing is said.
 
         Returns:

@@ -16,15 +16,17 @@ from pydantic import BaseModel, Field
 from scipy.special import logsumexp, softmax
 
 from clca_utils.chat_model import ChatModel, Message, assistant, system, user
-from clca_utils.files import fingerprint
+from clca_utils.files import seed_of
 from clca_utils.scenario import Persona, Scenario
 
 Action = Literal["none", "non-verbal", "speak", "leave"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
 
 REPLY = re.compile(
-    r"ACTION:\s*(none|non-verbal|speak|leave)\b[^\n]*(?:\n+\s*OUTPUT:\s*([^\n]*))?", re.IGNORECASE
+    r"ACTION:\s*(none|non-verbal|speak|leave)\b(?![ \t]*,)[^\n]*(?:\n+\s*OUTPUT:\s*([^\n]*))?",
+    re.IGNORECASE | re.ASCII,
 )
+"""What follows a comma is the list of actions echoed, not a choice."""
 
 STAGE_DIRECTIONS: dict[Action, str] = {
     "none": " says nothing.",
@@ -145,11 +147,6 @@ def as_play(scenario: Scenario, turns: Sequence[Turn], speaker: int) -> list[Mes
     ]
 
 
-def seed_of(*parts: object) -> int:
-    """Return a seed for one draw, the same on every machine."""
-    return int(fingerprint(*parts), 16) % 2**31
-
-
 def allowed_actions(index: int) -> tuple[Action, ...]:
     """Return what a speaker may do at a turn: each first says something before anyone leaves."""
     return ("speak",) if index < 2 else ACTIONS
@@ -170,7 +167,7 @@ def choose_action(
 
 
 def tidy(text: str) -> str:
-    """Take quotation marks, brackets and a trailing half sentence off a line of dialogue."""
+    """Take quotation marks and a trailing half sentence off a line of dialogue."""
     text = text.strip().strip('"“”').strip()
     ends = [match.end() for match in re.finditer(r"[.!?…](?=[\s\"”)]|$)", text)]
     return text[: ends[-1]].strip() if ends else text

@@ -112,8 +112,13 @@ def read_records(path: Path, schema: type[Record], made_by: str = "") -> list[Re
     """
     if not path.is_file():
         raise StudyError(f"{shown(path)} is missing: run {made_by or 'the stage before'} first.")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise StudyError(f"{shown(path)} is not UTF-8 text ({error}); mend or delete it.") from None
     records = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    # not splitlines: JSON text may hold line separators such as U+2028 as they are
+    for number, line in enumerate(text.removesuffix("\n").split("\n") if text else [], start=1):
         try:
             records.append(schema.model_validate_json(line))
         except ValidationError as error:
@@ -129,10 +134,11 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Build one mapping, its keys unique."""
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
+        for place, key in enumerate(keys):
+            if key in keys[:place]:
                 raise yaml.MarkedYAMLError(
-                    problem=f"the key {key!r} is given twice", problem_mark=node.start_mark
+                    problem=f"the key {key!r} is given twice",
+                    problem_mark=node.value[place][0].start_mark,
                 )
         return super().construct_mapping(node, deep=deep)
 
@@ -152,7 +158,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise StudyError(
             f"{shown(path)}, line {line}: {error.problem}; mend the YAML there."
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise StudyError(f"{shown(path)} is not YAML text ({error}); mend it.") from None
     if not isinstance(content, dict):
         raise StudyError(f"{shown(path)} holds no 'key: value' lines; write at least its name.")
@@ -160,8 +166,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def digest(path: Path) -> str:
-    """Return the SHA-256 of a file, or of a folder's files and their names."""
-    if path.is_file():
+    """Return the SHA-256 of a file, or of a folder's files and their names.
+
+    Raises:
+        FileNotFoundError: There is neither.
+    """
+    if not path.is_dir():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     parts = sorted(p for p in path.rglob("*") if p.is_file())
@@ -173,6 +183,11 @@ def fingerprint(*parts: object) -> str:
     """Return a short hash of values and of the content of files (given as `Path`)."""
     texts = [digest(part) if isinstance(part, Path) else repr(part) for part in parts]
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
+
+
+def seed_of(*parts: object) -> int:
+    """Return a seed for one draw, made of what the draw is for: the same on every machine."""
+    return int(fingerprint(*parts), 16) % 2**31
 
 
 Item = TypeVar("Item")
@@ -192,7 +207,8 @@ def in_batches(
 
     Batches are cut by position, so a resumed run computes the same batches, hence the same
     numbers, as an uninterrupted one. Each finished batch is one line of `ledger`; a line that a
-    kill cut short is dropped. The caller deletes the ledger once the stage's artefact is written.
+    kill cut short is dropped, and so is all that another version of this package computed. The
+    caller deletes the ledger once the stage's artefact is written.
 
     Args:
         items: What to work on, in a fixed order.
@@ -206,7 +222,10 @@ def in_batches(
     Returns:
         The records of all batches, in order.
     """
-    lines = ledger.read_text(encoding="utf-8").split("\n")[:-1] if ledger.is_file() else []
+    key = fingerprint(key, *sorted(Path(__file__).parent.glob("*.py")))
+    # a kill may have cut a character in two: it is in the line to be dropped
+    text = ledger.read_text(encoding="utf-8", errors="replace") if ledger.is_file() else ""
+    lines = text.split("\n")[:-1]
     if not lines or lines[0] != key:
         write_text(ledger, f"{key}\n")
         lines = [key]

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pydantic import BaseModel, Field
 
 from clca_utils.chat_model import ChatModel, Conversation, Message, assistant, system, user
-from clca_utils.dialogue import Dialogue, Turn, seed_of, told
+from clca_utils.dialogue import Dialogue, Turn, told
+from clca_utils.files import seed_of
 from clca_utils.scenario import Scenario
 from clca_utils.weighing import weigh
 

@@ -11,8 +11,8 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from clca_utils.chat_model import ChatModel, Conversation, assistant, system, user
-from clca_utils.dialogue import Dialogue, seed_of
-from clca_utils.files import StudyError
+from clca_utils.dialogue import Dialogue
+from clca_utils.files import StudyError, seed_of
 from clca_utils.scenario import Scenario
 from clca_utils.weighing import weigh
 
@@ -60,7 +60,7 @@ def form_problem(dialogue: Dialogue) -> str:
         return "one-sided"
     if any(len(line.split()) < 2 for line in lines[:2]):
         return "empty opening"
-    if 1 - len(set(lines)) / len(lines) > MAX_REPEATED:
+    if lines and 1 - len(set(lines)) / len(lines) > MAX_REPEATED:
         return "repeated lines"
     return ""
 
@@ -82,7 +82,8 @@ def judge_prompt(
 ) -> Conversation:
     """Ask a model for one verdict; the reply continues "Verdict:"."""
     said = " ".join(
-        f"{v.aspect.capitalize()} {v.label} ({v.confidence:.0%}): {v.reason}." for v in verdicts
+        f"{v.aspect.capitalize()} {v.label} ({v.confidence:.0%}): {v.reason.rstrip('.')}."
+        for v in verdicts
     )
     question = QUESTIONS[aspect].format(country=scenario.country, verdicts=said)
     return [

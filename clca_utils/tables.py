@@ -1,12 +1,13 @@
 """Artefacts as plain frames, one row per thing, for the notebooks' tables and figures."""
 
 from collections.abc import Sequence
+from typing import get_args
 
 import pandas as pd
 
 from clca_utils.dialogue import Dialogue
 from clca_utils.intent import Intent
-from clca_utils.judging import Judgement
+from clca_utils.judging import Aspect, Judgement
 from clca_utils.scenario import Scenario
 
 
@@ -76,14 +77,15 @@ def judgement_table(judgements: Sequence[Judgement]) -> pd.DataFrame:
         Columns dialogue, kept, reason, and per aspect "<aspect>" (the label) and
         "<aspect>_confidence".
     """
-    rows = []
+    rows: list[dict[str, object]] = []
     for one in judgements:
         labels = {verdict.aspect: verdict.label for verdict in one.verdicts}
         sure = {f"{verdict.aspect}_confidence": verdict.confidence for verdict in one.verdicts}
         rows.append(
             {"dialogue": one.dialogue_id, "kept": one.kept, "reason": one.reason} | labels | sure
         )
-    return pd.DataFrame(rows)
+    aspects = [column for aspect in get_args(Aspect) for column in (aspect, f"{aspect}_confidence")]
+    return pd.DataFrame(rows, columns=["dialogue", "kept", "reason", *aspects])
 
 
 def intent_table(intents: Sequence[Intent]) -> pd.DataFrame:
@@ -92,5 +94,6 @@ def intent_table(intents: Sequence[Intent]) -> pd.DataFrame:
     Returns:
         Columns dialogue, turn (from 1), speaker, intent, cultural, confidence, expectation.
     """
-    table = pd.DataFrame([intent.model_dump() for intent in intents])
+    rows = [intent.model_dump() for intent in intents]
+    table = pd.DataFrame(rows, columns=list(Intent.model_fields))
     return table.rename(columns={"dialogue_id": "dialogue"}).assign(turn=table["turn"] + 1)

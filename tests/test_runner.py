@@ -307,6 +307,23 @@ def test_a_changed_module_runs_the_stages_that_import_it(home, at_once, monkeypa
     assert ran(run(home)) == ["03"]
 
 
+def test_how_figures_look_counts_for_the_report_alone(home, at_once, monkeypatch):
+    package = home / "clca_utils"
+    package.mkdir()
+    (package / "figures.py").write_text("from clca_utils.measures import x\n")
+    (package / "measures.py").write_text("x = 1\n")
+    for name in ("03_intent_extraction", "06_paper_figures"):
+        path = home / "notebooks" / f"{name}.ipynb"
+        source = nbformat.read(path, 4).cells[1].source
+        imports = "from clca_utils.figures import x"
+        write_notebook(path, "run_dir = study_dir = ''", source, imports)
+    monkeypatch.setattr(runner, "ROOT", home)
+    run(home)
+    for name in ("figures", "measures"):
+        (package / f"{name}.py").write_text((package / f"{name}.py").read_text() + "y = 2\n")
+        assert ran(run(home)) == ["06"]
+
+
 @pytest.mark.parametrize(
     ("code", "names"),
     [
