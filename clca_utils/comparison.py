@@ -117,4 +117,5 @@ def read_comparison(folder: Path) -> Comparison:
         if not path.is_file():
             raise StudyError(f"{shown(path)} is missing: run 05_wvs_analysis first.")
         tables[field.name] = pd.read_csv(path, keep_default_na=field.name == "coverage")
+    tables["coverage"] = tables["coverage"].fillna({"tier": ""})
     return Comparison(**tables)

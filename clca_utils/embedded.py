@@ -58,8 +58,10 @@ def hashes(folder: Path) -> dict[str, str]:
 
 def is_whole(folder: Path) -> bool:
     """Say whether the folder holds a model whose every file has the hash it was written with."""
-    listing = folder / "sha256.json"
-    return listing.is_file() and read_json(listing) == hashes(folder)
+    try:
+        return bool(read_json(folder / "sha256.json") == hashes(folder))
+    except StudyError:  # there is no list, or a kill cut it short
+        return False
 
 
 def prepare() -> Path:
@@ -80,6 +82,7 @@ def prepare() -> Path:
         for stale in target.parent.glob(f".{target.name}-*"):
             shutil.rmtree(stale, ignore_errors=True)
         partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+        partial.chmod(0o755)  # a cache may be shared, and mkdtemp lets only its owner in
         convert(source_file(), partial)
         write_json(partial / "sha256.json", hashes(partial))
         partial.replace(target)

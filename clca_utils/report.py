@@ -25,7 +25,12 @@ def run_folders(study: Path) -> list[Path]:
     folders = [path.parent for path in study.glob("*/*/seed-*/metrics")]
     if not folders:
         raise StudyError(f"{shown(study)} holds no run: run the study's stages 01 to 05 first.")
-    return sorted(folders)
+    return sorted(folders, key=lambda folder: (folder.parent, seed_of_run(folder)))
+
+
+def seed_of_run(folder: Path) -> int:
+    """Return the seed that a run folder is named after."""
+    return int(folder.name.removeprefix("seed-"))
 
 
 def study_table(study: Path) -> pd.DataFrame:
@@ -36,8 +41,8 @@ def study_table(study: Path) -> pd.DataFrame:
     """
     rows = []
     for folder in run_folders(study):
-        culture, model, seed = folder.relative_to(study).parts
-        row = {"culture": culture, "model": model, "seed": int(seed.removeprefix("seed-"))}
+        culture, model, _ = folder.relative_to(study).parts
+        row = {"culture": culture, "model": model, "seed": seed_of_run(folder)}
         for path in sorted((folder / "metrics").glob("*.json")):
             row |= read_json(path)
         rows.append(row)
@@ -67,7 +72,8 @@ def summary_table(runs: pd.DataFrame) -> pd.DataFrame:
         uniform, 1: human floor); "seeds closer", how many seeds came closer with p below .05 (an
         exact count, not corrected for many comparisons).
     """
-    asked = runs.dropna(subset=["js_distance_before"])
+    absent = {*SUMMARY.values(), "p_value"} - set(runs)
+    asked = runs.reindex(columns=[*runs, *absent]).dropna(subset=["js_distance_before"])
     by_run = asked.groupby(["culture", "model"])
     means = by_run[list(SUMMARY.values())].mean()
     means.columns = list(SUMMARY)
@@ -77,8 +83,13 @@ def summary_table(runs: pd.DataFrame) -> pd.DataFrame:
     return means.assign(**{"seeds closer": closer})
 
 
-def run_figures(run: Path) -> dict[str, Figure]:
-    """Draw all figures for which a run folder holds the artefacts, name to figure."""
+def run_figures(run: Path, seed: int = 0) -> dict[str, Figure]:
+    """Draw all figures for which a run folder holds the artefacts, name to figure.
+
+    Args:
+        run: The folder.
+        seed: Of the bootstrap; with the run's own the figures are those of its stages.
+    """
     drawn: dict[str, Figure] = {}
     if (run / "scenarios.jsonl").is_file():
         scenarios = read_records(run / "scenarios.jsonl", Scenario)
@@ -93,15 +104,17 @@ def run_figures(run: Path) -> dict[str, Figure]:
     if (run / "training_log.csv").is_file():
         drawn["loss"] = figures.loss_figure(pd.read_csv(run / "training_log.csv"))
     if (run / "tables").is_dir():
-        drawn |= survey_figures(run / "tables")
+        drawn |= survey_figures(run / "tables", seed)
     return drawn
 
 
-def survey_figures(tables: Path) -> dict[str, Figure]:
-    """Draw the figures of a run's survey tables, name to figure."""
+def survey_figures(tables: Path, seed: int) -> dict[str, Figure]:
+    """Draw the figures of a run's survey tables, name to figure; the seed is the bootstrap's."""
     seen = read_comparison(tables)
     return {
-        "distance": figures.distance_figure(seen.items, seen.references, seen.country, seen.note),
+        "distance": figures.distance_figure(
+            seen.items, seen.references, seen.country, seen.note, seed
+        ),
         "distribution": figures.distribution_figure(
             seen.model_shares, seen.people, load_items(), country=seen.country
         ),

@@ -231,7 +231,10 @@ def records(folder: Path) -> dict[str, Record]:
 
 def intact(folder: Path, record: Record) -> bool:
     """Say whether what a step wrote is still there, unchanged."""
-    return all(digest(folder / name) == value for name, value in record.outputs.items())
+    return all(
+        (folder / name).exists() and digest(folder / name) == value
+        for name, value in record.outputs.items()
+    )
 
 
 def finished(step: Step) -> bool:

@@ -277,6 +277,9 @@ def train_adapter(
 
     Returns:
         The training log: step, epoch, loss, learning_rate, grad_norm.
+
+    Raises:
+        StudyError: No token to learn is left of any example.
     """
     import torch  # noqa: PLC0415
     from datasets import Dataset, disable_progress_bars  # noqa: PLC0415
@@ -284,7 +287,13 @@ def train_adapter(
     from transformers import PrinterCallback  # noqa: PLC0415
     from trl import SFTConfig, SFTTrainer  # noqa: PLC0415
 
-    rows = [tokenize(tokenizer, example.messages, max_length) for example in examples]
+    cut = [tokenize(tokenizer, example.messages, max_length) for example in examples]
+    rows = [row for row in cut if any(row["assistant_masks"])]
+    if not rows:
+        raise StudyError(
+            f"max_length {max_length} cuts every one of {len(cut)} examples off before the "
+            "assistant speaks: raise max_length."
+        )
     on_gpu = torch.cuda.is_available()
     settings = {
         "seed": seed,
@@ -302,7 +311,7 @@ def train_adapter(
         "target_modules": layers(target_modules),
         "modules_to_save": list(modules_to_save) or None,
     }
-    key = fingerprint(settings, lora, rows)
+    key = fingerprint(base, settings, lora, rows)
     checkpoints = folder / f".checkpoints-{key}"
     for stale in folder.glob(".checkpoints-*"):
         if stale != checkpoints:

@@ -24,11 +24,15 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from clca_utils.chat_model import Conversation, Message, user
+from clca_utils.chat_model import Conversation, Message, assistant, system, user
 from clca_utils.files import StudyError
 from clca_utils.params import model_source
 
 Tokens = tuple[int, ...]
+
+DATE = "26 Jul 2024"
+"""The date that Llama 3's templates tell the model, and their own default: today's would change the
+prompts, and with them the results, from day to day."""
 
 
 @contextlib.contextmanager
@@ -76,13 +80,27 @@ def load_model(name: str, adapter: Path | None = None, batch_size: int = 32) -> 
         batch_size: Prompts per forward pass when weighing options.
     """
     source = model_source(name)
+    tokenizer = load_tokenizer(source)
     weights = load_weights(source)
     if adapter is not None:
         from peft import PeftModel  # noqa: PLC0415 (slow to import, rarely needed)
 
         with unwarned():
             weights = PeftModel.from_pretrained(weights, str(adapter)).merge_and_unload()
-    return TransformersModel(name, weights, load_tokenizer(source), batch_size)
+    return TransformersModel(name, weights, tokenizer, batch_size)
+
+
+def begins_with_system(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Say whether a chat template keeps a system message at the start of a conversation.
+
+    Gemma's refuses it; Mistral's writes it before the last user message, if that ends the
+    conversation, and else not at all.
+    """
+    probe = [system("(system)"), user("(user)"), assistant("(assistant)")]
+    try:
+        return "(system)" in str(tokenizer.apply_chat_template(probe, tokenize=False))
+    except TemplateError:
+        return False
 
 
 def apply_template(
@@ -90,20 +108,20 @@ def apply_template(
 ) -> str:
     """Write messages in the model's own format.
 
-    Where the template knows no system role, the system message opens the first user message.
+    Where the template does not begin with the system message, it opens the first user message.
 
     Args:
         tokenizer: With a chat template.
         messages: A conversation.
         reply_next: End with what announces an assistant message.
     """
-    options = {"tokenize": False, "add_generation_prompt": reply_next}
-    try:
-        text = tokenizer.apply_chat_template(list(messages), **options)
-    except TemplateError:
-        first, second, *rest = messages
-        opening = user(f"{first['content']}\n\n{second['content']}")
-        text = tokenizer.apply_chat_template([opening, *rest], **options)
+    shown = list(messages)
+    if len(shown) > 1 and shown[0]["role"] == "system" and not begins_with_system(tokenizer):
+        opening = user(f"{shown[0]['content']}\n\n{shown[1]['content']}")
+        shown = [opening, *shown[2:]]
+    text = tokenizer.apply_chat_template(
+        shown, tokenize=False, add_generation_prompt=reply_next, date_string=DATE
+    )
     return str(text)
 
 
@@ -210,6 +228,7 @@ class TransformersModel:
             do_sample=False,
             min_new_tokens=min(3, max_new_tokens),  # an empty reply is no reply
             no_repeat_ngram_size=no_repeat,
+            repetition_penalty=1.0,  # some models bring one of their own
             logits_processor=LogitsProcessorList(sampling),
             eos_token_id=self._ends(stop),
             pad_token_id=self.tokenizer.pad_token_id,
@@ -222,6 +241,8 @@ class TransformersModel:
         self, conversations: Sequence[Conversation], options: Sequence[Sequence[str]]
     ) -> list[NDArray[np.float64]]:
         """Weigh options by forward passes over what they do not share; see `ChatModel`."""
+        if not conversations:
+            return []
         prompts = [render(self.tokenizer, conversation) for conversation in conversations]
         splits = [
             [self._split(prompt, text) for text in texts]

@@ -591,7 +591,7 @@ def test_the_line_told_may_be_in_the_package(home):
     told = failure(home, "from clca_utils.files import digest\ndigest('not a Path')")
     assert "AttributeError" in told
     assert "clca_utils/files.py, line " in told
-    assert "path.is_file()" in told
+    assert "path.is_dir()" in told
 
 
 def test_a_study_error_of_a_notebook_reads_as_its_sentence(home):

@@ -27,7 +27,12 @@ STUDY = {
     "models": ["smollm2-135m"],
     "seeds": [7],
     "scenario_adaptation": {"n_scenarios": 2},
-    "dialogue_simulation": {"max_turns": 3, "max_new_tokens": 12, "batch_size": 1},
+    "dialogue_simulation": {
+        "max_turns": 3,
+        "max_new_tokens": 12,
+        "batch_size": 1,
+        "reject_confidence": 1.0,
+    },
     "intent_extraction": {"max_new_tokens": 8, "batch_size": 1},
     "fine_tuning": {"batch_size": 1, "checkpoint_steps": 1},
     "wvs_analysis": {"n_respondents": 2, "orders": "first"},

@@ -21,7 +21,7 @@ from clca_utils.measures import js_distance
 from clca_utils.runner import STAGES
 from clca_utils.scenario import Scenario
 from clca_utils.survey import country_shares, load_items, load_marginals
-from clca_utils.transformers_model import load_weights
+from clca_utils.transformers_model import load_weights, unwarned
 
 FIGURES = {
     "scenarios", "dialogues", "intents", "loss", "distance", "distribution", "position",
@@ -119,7 +119,7 @@ def test_the_adapter_loads_with_peft_and_changes_the_model(smoke):
 
     weights = load_weights(params.model_source("smollm2-135m"))
     ids = torch.arange(100, 130)[None]
-    with torch.inference_mode():
+    with torch.inference_mode(), unwarned():
         before = weights(ids).logits.clone()
         after = PeftModel.from_pretrained(weights, str(smoke / "adapter"))(ids).logits
     assert (before - after).abs().max() > 1e-3

@@ -1,0 +1,299 @@
+"""Chat models by transformers: options weighed exactly, replies drawn from their seeds alone."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from scipy import stats
+from transformers import LlamaConfig, LlamaForCausalLM, TopPLogitsWarper
+
+from clca_utils.chat_model import assistant, system, user
+from clca_utils.files import StudyError
+from clca_utils.transformers_model import (
+    SeededSampling,
+    TransformersModel,
+    load_model,
+    load_tokenizer,
+    load_weights,
+    render,
+    shared_start,
+)
+
+SURVEY = system("You are a person living in Japan. Answer with a number.")
+PLAY = [system("Write a play."), user("Ana meets Ben."), assistant("Ana: Hello!\nBen")]
+ASKED = [
+    ([SURVEY, user("Is family important?\n1. Yes\n2. No")], ["1", "2"]),
+    ([SURVEY, user("Is work important?\n1. Very\n2. Rather\n3. Not at all")], ["1", "2", "3"]),
+    ([user("Hi.")], ["1", "Hello there", "Hello"]),
+    (PLAY, [" says nothing.", " (", ":", " leaves."]),
+    ([*PLAY[:-1], assistant(PLAY[-1]["content"] + ": I see. " * 9)], [" leaves.", " stays put."]),
+]
+CONVERSATIONS, OPTIONS = [list(part) for part in zip(*ASKED, strict=True)]
+
+
+@torch.inference_mode()
+def plain(model: TransformersModel, conversation, option: str) -> float:
+    """Return an option's log-probability by one forward pass over all of the text."""
+    prompt = render(model.tokenizer, conversation)
+    start = len(model.tokenizer(prompt)["input_ids"])
+    tokens = model.tokenizer(prompt + option, return_tensors="pt")["input_ids"]
+    logprobs = model.weights(tokens).logits[0].double().log_softmax(-1)
+    return sum(float(logprobs[i - 1, tokens[0, i]]) for i in range(start, tokens.shape[1]))
+
+
+@pytest.fixture(scope="module")
+def expected(smollm):
+    return [
+        [plain(smollm, conversation, option) for option in options]
+        for conversation, options in zip(CONVERSATIONS, OPTIONS, strict=True)
+    ]
+
+
+def resized(model: TransformersModel, batch_size: int) -> TransformersModel:
+    return TransformersModel(model.name, model.weights, model.tokenizer, batch_size)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_options_weigh_what_a_plain_forward_pass_gives_them(smollm, expected, batch_size):
+    found = resized(smollm, batch_size).option_logprobs(CONVERSATIONS, OPTIONS)
+    assert [len(row) for row in found] == [len(row) for row in OPTIONS]
+    assert np.concatenate(found) == pytest.approx(np.concatenate(expected), abs=1e-4)
+
+
+def test_order_and_repetition_of_prompts_and_options_do_not_matter(smollm, expected):
+    order = [3, 0, 3, 2, 0]
+    options = [OPTIONS[i][::-1] for i in order]
+    options[2] = [*options[2], " leaves."]
+    found = resized(smollm, 2).option_logprobs([CONVERSATIONS[i] for i in order], options)
+    for i, row in zip(order, found, strict=True):
+        assert row[: len(expected[i])] == pytest.approx(expected[i][::-1], abs=1e-4)
+    assert found[2][-1] == found[2][0]
+
+
+def test_a_prompt_alone_weighs_its_options_the_same(smollm, expected):
+    (found,) = smollm.option_logprobs(CONVERSATIONS[3:4], OPTIONS[3:4])
+    assert found == pytest.approx(expected[3], abs=1e-4)
+
+
+def test_options_of_one_conversation_are_less_than_certain(smollm):
+    (found,) = smollm.option_logprobs([CONVERSATIONS[0]], [[str(i) for i in range(10)]])
+    assert 0 < np.exp(found).sum() < 1
+
+
+def test_nothing_asked_is_nothing_answered(smollm):
+    assert smollm.generate([], max_new_tokens=1, seeds=[]) == []
+    assert smollm.option_logprobs([], []) == []
+
+
+@pytest.mark.parametrize("option", ["od", ""])
+def test_an_option_that_merges_with_its_prompt_is_refused(smollm, option):
+    with pytest.raises(StudyError, match="does not split") as error:
+        smollm.option_logprobs([[user("How?"), assistant("Very go")]], [[option]])
+    assert repr(option) in str(error.value)
+
+
+def test_the_shared_start_leaves_each_row_a_token():
+    assert shared_start([(1, 2, 3), (1, 2, 4), (1, 2, 3, 5)]) == (1, 2)
+    assert shared_start([(1, 2), (1, 2, 3)]) == (1,)
+    assert shared_start([(1, 2)]) == (1,)
+    assert shared_start([(1,), (2,)]) == ()
+
+
+TALKS = [
+    [user("Tell me about bread.")],
+    [system("You are a sailor."), user("What do you see? " * 8)],
+    [user("Hi.")],
+    PLAY,
+]
+DRAWN = {"max_new_tokens": 12, "temperature": 0.9, "top_p": 0.9}
+
+
+def test_a_reply_depends_on_its_seed_and_not_on_its_batch(smollm):
+    together = smollm.generate(TALKS, seeds=[1, 2, 3, 4], **DRAWN)
+    assert len(set(together)) == 4
+    for i, talk in enumerate(TALKS):
+        assert smollm.generate([talk], seeds=[i + 1], **DRAWN) == [together[i]]
+    turned = smollm.generate(TALKS[::-1], seeds=[4, 3, 2, 1], **DRAWN)
+    assert turned == together[::-1]
+
+
+def test_another_seed_draws_another_reply(smollm):
+    same = [TALKS[0]] * 4
+    first, again, *others = smollm.generate(same, seeds=[1, 1, 2, 3], **DRAWN)
+    assert first == again
+    assert len({first, *others}) == 3
+
+
+def test_at_temperature_0_the_likeliest_tokens_are_taken_whatever_the_seed(smollm):
+    greedy = {"max_new_tokens": 8}
+    together = smollm.generate(TALKS, seeds=[1, 2, 3, 4], **greedy)
+    assert smollm.generate(TALKS, seeds=[9, 9, 9, 9], **greedy) == together
+    written = ""
+    for _ in range(8):
+        token = _next_token(smollm, [*TALKS[0], assistant(written)])
+        written += smollm.tokenizer.decode(token)
+    assert written.strip() == together[0]
+
+
+@pytest.mark.parametrize("stop", ["\n", ","])
+def test_a_stop_character_ends_the_reply_and_is_not_part_of_it(smollm, stop):
+    talk = [user("Write a poem of two lines about the sea.")]
+    (whole,) = smollm.generate([talk], seeds=[0], max_new_tokens=24)
+    assert stop in whole
+    cut = smollm.generate([talk], seeds=[0], max_new_tokens=24, stop=stop)
+    assert cut == [whole.split(stop)[0].strip()]
+
+
+def test_a_reply_that_would_stop_at_once_is_not_empty(smollm):
+    talk = [user("List three fruits, one a line."), assistant("1. Apple")]
+    asked = {"seeds": [0], "max_new_tokens": 8}
+    assert "\n" in smollm.tokenizer.decode(_next_token(smollm, talk))
+    (reply,) = smollm.generate([talk], stop="\n", **asked)
+    assert reply
+    assert "\n" not in reply
+
+
+def _next_token(model, talk):
+    tokens = model.tokenizer(render(model.tokenizer, talk), return_tensors="pt")["input_ids"]
+    return model.weights(tokens).logits[0, -1].argmax()
+
+
+def test_a_final_assistant_message_is_continued_and_not_repeated(smollm):
+    talk = [user("What is the capital of France?"), assistant("The capital of France is")]
+    assert render(smollm.tokenizer, talk).endswith(
+        "<|im_start|>assistant\nThe capital of France is"
+    )
+    (reply,) = smollm.generate([talk], seeds=[0], max_new_tokens=6)
+    assert reply.startswith("Paris")
+
+
+def test_no_repeat_breaks_a_loop(smollm):
+    talk = [user("Sing."), assistant("la la la la la la")]
+    asked = {"seeds": [0], "max_new_tokens": 8}
+    assert "la la la" in smollm.generate([talk], **asked)[0]
+    assert "la la la" not in smollm.generate([talk], no_repeat=3, **asked)[0]
+
+
+LOGITS = torch.tensor([1.0, 0.0, -1.0, 2.0, -3.0])
+COUNT = 20_000
+
+
+def draws(sampling: SeededSampling, rows: int) -> np.ndarray:
+    return sampling(torch.zeros(rows, 1, dtype=torch.long), LOGITS.expand(rows, -1)).argmax(1)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_sampled_tokens_have_the_frequencies_of_the_softmax(temperature):
+    sampling = SeededSampling(range(COUNT), temperature, 1.0)
+    wanted = (LOGITS.double() / temperature).softmax(0).numpy()
+    first, second = draws(sampling, COUNT), draws(sampling, COUNT)
+    for drawn in (first, second):
+        seen = np.bincount(drawn, minlength=5)
+        assert stats.chisquare(seen, wanted / wanted.sum() * COUNT).pvalue > 1e-3
+    # a row's next draw does not hang on its last one
+    both = np.bincount(first * 5 + second, minlength=25)
+    joint = np.outer(wanted, wanted).ravel()
+    assert stats.chisquare(both, joint / joint.sum() * COUNT).pvalue > 1e-3
+
+
+def test_top_p_leaves_the_frequencies_within_the_nucleus():
+    drawn = draws(SeededSampling(range(COUNT), 1.0, 0.8), COUNT)
+    inside = np.isfinite(TopPLogitsWarper(0.8)(None, LOGITS[None])[0].numpy())
+    assert inside.tolist() == [True, False, False, True, False]
+    wanted = LOGITS.double().softmax(0).numpy() * inside
+    seen = np.bincount(drawn, minlength=5)
+    assert seen[~inside].sum() == 0
+    wanted = wanted[inside] / wanted[inside].sum() * COUNT
+    assert stats.chisquare(seen[inside], wanted).pvalue > 1e-3
+
+
+def test_forbidden_tokens_stay_forbidden():
+    scores = torch.tensor([[-torch.inf, 0.0, -torch.inf]] * 200)
+    drawn = SeededSampling(range(200), 5.0, 0.95)(torch.zeros(200, 1), scores).argmax(1)
+    assert set(drawn.tolist()) == {1}
+
+
+NO_SYSTEM = (
+    "{% for m in messages %}"
+    "{% if m['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{{ '<turn>' + m['role'] + '\\n' + m['content'] + '<end>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<turn>model\\n' }}{% endif %}"
+)
+
+
+def test_without_a_system_role_the_system_message_opens_the_first_user_message(smollm):
+    tokenizer = copy.copy(smollm.tokenizer)
+    tokenizer.chat_template = NO_SYSTEM
+    talk = [user("U1"), assistant("A1"), user("U2")]
+    folded = render(tokenizer, [system("S"), *talk])
+    assert folded == render(tokenizer, [user("S\n\nU1"), *talk[1:]])
+    assert folded.startswith("<turn>user\nS\n\nU1<end>")
+    assert folded.endswith("<turn>model\n")
+    prefilled = render(tokenizer, [system("S"), user("U1"), assistant("Well,")])
+    assert prefilled == "<turn>user\nS\n\nU1<end>\n<turn>model\nWell,"
+    assert "S<|im_end|>" in render(smollm.tokenizer, [system("S"), *talk])
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, smollm):
+    """Return the folder of a tiny chat model with random weights, input and output tied."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    torch.manual_seed(0)
+    shape = LlamaConfig(
+        vocab_size=len(smollm.tokenizer), hidden_size=32, intermediate_size=64,
+        num_hidden_layers=2, num_attention_heads=4, tie_word_embeddings=True,
+        bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    LlamaForCausalLM(shape).save_pretrained(folder)
+    smollm.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("whole", [[], ["embed_tokens", "lm_head"]], ids=["lora", "and embeddings"])
+def test_an_adapter_is_applied(base, tmp_path, whole):
+    torch.manual_seed(1)
+    config = LoraConfig(
+        task_type="CAUSAL_LM", r=2, target_modules=["q_proj", "v_proj"],
+        modules_to_save=whole or None, init_lora_weights=False,
+    )  # fmt: skip
+    trained = get_peft_model(load_weights(base), config)
+    for name, weight in trained.named_parameters():
+        if "modules_to_save" in name:
+            weight.data += torch.randn_like(weight)
+    trained.save_pretrained(tmp_path)
+    unmerged = PeftModel.from_pretrained(load_weights(base), str(tmp_path)).eval()
+    tokenizer = load_tokenizer(base)
+    asked = [CONVERSATIONS[3]], [OPTIONS[3]]
+    (wanted,) = TransformersModel("unmerged", unmerged, tokenizer).option_logprobs(*asked)
+    adapted = load_model(str(base), tmp_path, batch_size=3)
+    (found,) = adapted.option_logprobs(*asked)
+    (plain_base,) = load_model(str(base)).option_logprobs(*asked)
+    assert found == pytest.approx(wanted, abs=1e-4)
+    assert np.abs(found - plain_base).max() > 1e-3
+    assert (adapted.name, adapted.batch_size) == (str(base), 3)
+
+
+def test_weights_in_a_pickle_are_refused(base, tmp_path):
+    weights = load_weights(base)
+    weights.config.save_pretrained(tmp_path)
+    torch.save(weights.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(OSError, match="safetensors"):
+        load_weights(tmp_path)
+
+
+def test_a_model_without_a_chat_template_is_no_chat_model(smollm, tmp_path):
+    tokenizer = copy.copy(smollm.tokenizer)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(StudyError, match="has no chat template: choose an instruction-tuned"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_tokenizer_without_padding_gets_it(smollm, tmp_path):
+    tokenizer = copy.deepcopy(smollm.tokenizer)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path)
+    assert load_tokenizer(tmp_path).pad_token == "<|im_end|>"
+    assert smollm.tokenizer.pad_token == "<|im_end|>"
