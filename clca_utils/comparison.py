@@ -14,7 +14,7 @@ import pandas as pd
 from clca_utils.culture import Culture
 from clca_utils.files import StudyError, shown, write_text
 from clca_utils.measures import item_table, option_shares, position_shares, reference_lines
-from clca_utils.survey import SurveyItem, country_shares, coverage, coverage_note
+from clca_utils.survey import SurveyItem, coverage, coverage_note, people_of
 
 PEOPLE = "people"
 
@@ -78,7 +78,7 @@ def compare(
     Raises:
         StudyError: The marginals hold nothing of the country.
     """
-    people = country_shares(marginals, culture.iso3, items)
+    people = people_of(marginals, culture.iso3, items)
     theirs = pd.DataFrame(
         [(PEOPLE, qid, i, share) for qid, row in people.items() for i, share in enumerate(row, 1)],
         columns=["variant", "qid", "option", "share"],

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from clca_utils.culture import culture_file, load_culture
 from clca_utils.files import ROOT, StudyError, locate, read_yaml, shown
 from clca_utils.scenario import load_seeds
+from clca_utils.survey import load_items, load_marginals, people_of
 
 STUDIES = ROOT / "params"
 MODELS = ROOT / "params" / "models"
@@ -245,6 +246,15 @@ def parameters(study: Study, section: str, model: str) -> dict[str, Any]:
     return given.model_dump()
 
 
+def surveyed(culture: str, survey: str) -> None:
+    """Refuse a culture whose people's answers the survey does not hold.
+
+    Raises:
+        StudyError: That is so, or the survey's file does not fit.
+    """
+    people_of(load_marginals(survey), load_culture(culture).iso3, load_items())
+
+
 def study_file(name: str | Path) -> Path:
     """Return the file of a study, given by a path or by its bare name in `params`.
 
@@ -280,6 +290,12 @@ def load_study(name: str | Path) -> Study:
                     check(one)
             except StudyError as error:
                 problems += str(error).splitlines()
+    if not problems:
+        for one in study.cultures:
+            try:
+                surveyed(one, study.wvs_analysis.survey)
+            except StudyError as error:
+                problems.append(f"cultures, {one}: {error}")
     if problems:
         told = dict.fromkeys(problems)
         raise StudyError("\n".join(f"{shown(path)}: {problem}" for problem in told))

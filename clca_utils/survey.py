@@ -148,6 +148,20 @@ def country_shares(
     return shares
 
 
+def people_of(marginals: pd.DataFrame, iso3: str, items: Iterable[SurveyItem]) -> dict[str, Floats]:
+    """Return what `country_shares` does, where there is anything to compare with.
+
+    Raises:
+        StudyError: The marginals hold nothing of the country.
+    """
+    if not (people := country_shares(marginals, iso3, items)):
+        raise StudyError(
+            f"The survey has no answers of the people of {iso3}: name a CSV with their shares as "
+            "wvs_analysis.survey, or choose a country that took part."
+        )
+    return people
+
+
 def coverage(marginals: pd.DataFrame, iso3: str, items: Iterable[SurveyItem]) -> pd.DataFrame:
     """Tell what is known of a country's people, item by item.
 

@@ -125,7 +125,7 @@ def test_missing_tiers_read_back_as_they_were(british, tmp_path):
 
 def test_a_country_without_data_is_told():
     others = MARGINALS[MARGINALS["country"] != "DEU"]
-    with pytest.raises(StudyError, match="no item there has data of the country's people"):
+    with pytest.raises(StudyError, match="no answers of the people of DEU"):
         compared("german", answers("DEU", lambda p, _: p), others)
 
 

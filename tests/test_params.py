@@ -196,6 +196,18 @@ def test_every_parameter_has_an_impossible_value_that_is_tested():
     assert tested == {(s, name) for s, schema in SECTIONS.items() for name in schema.model_fields}
 
 
+def test_a_country_that_was_not_surveyed_is_told_before_any_work(write, tmp_path):
+    text = yaml.safe_dump(CULTURE | {"name": "italian", "iso3": "ITA"})
+    (tmp_path / "cultures" / "italian.yaml").write_text(text)
+    told = refusal(write(cultures=["german", "italian"]))
+    assert "cultures, italian: The survey has no answers of the people of ITA" in told
+    rows = "qid,country,option,share,n,tier\nQ7,ITA,1,0.4,,test\nQ7,ITA,2,0.6,,test\n"
+    (tmp_path / "mine.csv").write_text(rows)
+    mine = {"survey": str(tmp_path / "mine.csv")}
+    assert load_study(write(cultures=["italian"], wvs_analysis=mine)).cultures == ["italian"]
+    assert "no answers of the people of DEU" in refusal(write(wvs_analysis=mine))
+
+
 def test_all_problems_are_told_at_once(write):
     path = write(
         cultures=["germann"],
@@ -355,8 +367,7 @@ def test_the_papers_models_train_as_the_paper_prints():
 
 
 @pytest.mark.parametrize("name", ["smoke", "demo", "paper"])
-def test_the_shipped_studies_fit(name, monkeypatch):
-    monkeypatch.setattr(params, "load_culture", lambda name: None)  # cultures have their own test
+def test_the_shipped_studies_fit(name):
     study = load_study(name)
     assert study.name == name
     if name == "smoke":
