@@ -14,15 +14,20 @@ from operator import itemgetter
 from pathlib import Path
 
 import pandas as pd
+import torch
+from datasets import Dataset, disable_progress_bars
+from peft import LoraConfig
 from tqdm import tqdm
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PrinterCallback,
     TrainerCallback,
     TrainerControl,
     TrainerState,
     TrainingArguments,
 )
+from trl import SFTConfig, SFTTrainer
 
 from clca_utils.chat_model import Message, assistant, system, user
 from clca_utils.dialogue import Dialogue, as_chat, told
@@ -281,12 +286,6 @@ def train_adapter(
     Raises:
         StudyError: No token to learn is left of any example.
     """
-    import torch  # noqa: PLC0415
-    from datasets import Dataset, disable_progress_bars  # noqa: PLC0415
-    from peft import LoraConfig  # noqa: PLC0415
-    from transformers import PrinterCallback  # noqa: PLC0415
-    from trl import SFTConfig, SFTTrainer  # noqa: PLC0415
-
     cut = [tokenize(tokenizer, example.messages, max_length) for example in examples]
     rows = [row for row in cut if any(row["assistant_masks"])]
     if not rows:
