@@ -36,6 +36,7 @@ reference: study
 	rm -rf results/reference/$(STUDY)
 	mkdir -p results/reference
 	cp -r results/$(STUDY) results/reference/$(STUDY)
+	find results/reference/$(STUDY) \( -name '*.safetensors' -o -name .lock \) -delete
 
 lab: setup
 	$(BIN)/jupyter lab notebooks

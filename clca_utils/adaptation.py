@@ -10,15 +10,16 @@ import json
 import random
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from babel import Locale
 from babel.dates import format_skeleton, format_time
-from babel.numbers import format_currency
+from babel.numbers import format_currency, get_currency_symbol
 from faker import Faker
 
 from clca_utils.chat_model import ChatModel, Conversation, assistant, system, user
-from clca_utils.culture import Culture
-from clca_utils.files import StudyError, seed_of
+from clca_utils.culture import Culture, load_culture
+from clca_utils.files import StudyError, read_records, seed_of, shown
 from clca_utils.scenario import Change, Persona, Role, Scenario, SeedScenario
 
 SLOT = re.compile(r"\{(\w+)(?::([^{}]+))?\}")
@@ -74,7 +75,11 @@ def plain_spaces(text: str) -> str:
 
 
 def local_money(dollars: float, culture: Culture) -> str:
-    """Write a price in local money, rounded to two significant digits as prices are spoken."""
+    """Write a price in local money, rounded to two significant digits as prices are spoken.
+
+    In the local form, but with the symbol by which English readers know the currency: a bare "$"
+    would be read as US dollars.
+    """
     amount = float(f"{dollars * culture.units_per_dollar:.2g}")
     pattern = Locale.parse(culture.locale).currency_formats["standard"].pattern
     written = format_currency(
@@ -84,7 +89,8 @@ def local_money(dollars: float, culture: Culture) -> str:
         format=pattern.replace(".00", "") if amount.is_integer() else pattern,
         currency_digits=not amount.is_integer(),
     )
-    return plain_spaces(written)
+    local, known = (get_currency_symbol(culture.currency, x) for x in (culture.locale, "en"))
+    return plain_spaces(written).replace(local, known)
 
 
 def local_date(month_day: str, culture: Culture) -> str:
@@ -206,12 +212,34 @@ def adapt_all(
     ]
 
 
+def load_scenarios(run: Path, culture: str) -> list[Scenario]:
+    """Read the scenarios that stage 01 wrote.
+
+    Args:
+        run: The run's folder.
+        culture: The culture they should be of, by name or path.
+
+    Raises:
+        StudyError: They are missing, damaged, or of another culture.
+    """
+    path = run / "scenarios.jsonl"
+    scenarios = read_records(path, Scenario, "01_scenario_adaptation")
+    name = load_culture(culture).name
+    if others := {one.culture for one in scenarios} - {name}:
+        raise StudyError(
+            f"{shown(path)}, culture: found {others.pop()}, not {name}: give each culture a "
+            "run_dir of its own."
+        )
+    return scenarios
+
+
 def rewrite_prompt(scenario: Scenario, complaint: str = "") -> Conversation:
     """Ask a chat model to make a setting feel at home in its culture, as JSON."""
     request = (
-        f"Rewrite this setting so that it could only take place in {scenario.country}. Keep both "
-        "names, who they are to each other and what has just happened. Write 30 to 80 words of "
-        f"plain English.\n\nSetting: {scenario.setting}\n"
+        f"Rewrite this setting so that it could be an ordinary day in {scenario.country}. Change "
+        "only what would be out of place there, and add no sights, costumes or national symbols. "
+        "Keep both names, who they are to each other and what has just happened. Write 30 to 80 "
+        f"words of plain English.\n\nSetting: {scenario.setting}\n"
         f"Customs many people there know: {' '.join(scenario.customs)}\n\n"
         'Answer with JSON only: {"setting": "..."}'
     )

@@ -52,7 +52,7 @@ def synthetic_respondents(culture: Culture, count: int, seed: int) -> list[Respo
     """Return made-up respondents; with `count` 0, one person of whom only the country is known.
 
     Every category of the frame is equally likely, so a sample is not representative of anyone; it
-    varies the persona, no more. Microdata of real respondents replaces it.
+    varies the persona, no more.
 
     Args:
         culture: Where they live.

@@ -6,6 +6,7 @@ and without the survey file.
 
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +26,8 @@ class Comparison:
 
     Attributes:
         shares: variant ("before", "after", "people"), qid, option, share.
-        items: variant, qid, topic, orders ("all" or "first") and the measures, item by item.
+        items: variant, qid, topic, orders ("all" or "first") and the measures, item by item;
+            without "first" where only that order was asked.
         references: line, qid and the measures.
         positions: variant, scale, position, share.
         coverage: qid, tier, n, status, country, iso3: what is known of the people.
@@ -83,9 +85,10 @@ def compare(
         [(PEOPLE, qid, i, share) for qid, row in people.items() for i, share in enumerate(row, 1)],
         columns=["variant", "qid", "option", "share"],
     )
+    several: list[Literal["all", "first"]] = ["all", "first"]
     table = [
         item_table(option_shares(answers, orders), people, items).assign(orders=orders)
-        for orders in ("all", "first")
+        for orders in several[: 1 + answers["order"].any()]
     ]
     known = coverage(marginals, culture.iso3, items)
     return Comparison(

@@ -11,7 +11,8 @@ from typing import Annotated
 from faker.config import AVAILABLE_LOCALES
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from clca_utils.files import ROOT, StudyError, first_problem, locate, read_yaml, shown
+from clca_utils.files import ROOT, StudyError, locate, problems, read_yaml, shown
+from clca_utils.scenario import load_seeds
 
 FOLDER = ROOT / "params" / "cultures"
 
@@ -41,12 +42,12 @@ PHRASES: dict[str, tuple[str, str]] = {
         "like clear rules, plans and no surprises",
     ),
     "long_term_orientation": (
-        "hold on to traditions and quick results",
+        "honour traditions and social obligations",
         "save, persist and adapt with the long run in mind",
     ),
     "indulgence": (
-        "keep wishes in check and follow strict social norms",
-        "allow themselves fun and free enjoyment of life",
+        "give restraint and social norms much weight",
+        "give leisure and the enjoyment of life much room",
     ),
     "secular_rational": (
         "give religion, parents and authority great weight",
@@ -98,11 +99,20 @@ class Lexicon(BaseModel):
     shop: list[str] = Field(min_length=1)
 
 
+def _known_domain(domain: str) -> str:
+    """Refuse a domain of life in which no scenario takes place: nobody would see the custom."""
+    known = sorted({seed.domain for seed in load_seeds()})
+    if domain not in known:
+        near = difflib.get_close_matches(domain, known, n=1)
+        raise ValueError(f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}")
+    return domain
+
+
 class Custom(BaseModel):
     """What many people there do or expect in one domain of life."""
 
     model_config = ConfigDict(extra="forbid")
-    domain: str
+    domain: Annotated[str, AfterValidator(_known_domain)]
     text: str = Field(min_length=10)
 
 
@@ -199,4 +209,5 @@ def load_culture(name: str) -> Culture:
     try:
         return Culture.model_validate(read_yaml(path))
     except ValidationError as error:
-        raise StudyError(f"{shown(path)}, {first_problem(error)}; mend this field.") from None
+        told = [f"{shown(path)}, {problem}; mend this field." for problem in problems(error)]
+        raise StudyError("\n".join(told)) from None

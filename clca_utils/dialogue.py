@@ -105,7 +105,8 @@ def role_prompt(scenario: Scenario, me: Persona, other: Persona) -> str:
     return (
         f"You are {me.name}, {me.occupation}. {me.background}\n"
         f"Scene: {scenario.setting}\n"
-        f"You talk with {other.name}, {other.occupation}. You call them {other.address}.\n"
+        f"You talk with {other.name}, {other.occupation}. {other.background} You call them "
+        f"{other.address}.\n"
         f"What you want: {me.goal}\n"
         f"Your secret, never to be told: {me.secret}\n"
         f"{around_here(scenario)}\n"
@@ -135,7 +136,8 @@ def as_play(scenario: Scenario, turns: Sequence[Turn], speaker: int) -> list[Mes
     me, other = scenario.people[speaker], scenario.people[1 - speaker]
     request = (
         f"{scenario.setting}\n{around_here(scenario)}\n"
-        f"{me.name} is {me.occupation}. {me.background} {other.name} is {other.occupation}.\n"
+        f"{me.name} is {me.occupation}. {me.background}\n"
+        f"{other.name} is {other.occupation}. {other.background}\n"
         f"What {me.name} wants: {me.goal} What {me.name} tells nobody: {me.secret}\n\n"
         f"Write the conversation of {scenario.person1.name} and {scenario.person2.name}."
     )

@@ -120,7 +120,7 @@ def distance_figure(
     Points are mean Jensen-Shannon distances (base 2), with the options in one fixed order and
     averaged over rotated orders; bars are 95 % bootstrap intervals over items. Further left is
     closer. Dashed lines are answers that need no model; in the shaded region the model is further
-    from the people than answers that know nothing.
+    from the people than guessing evenly.
 
     Args:
         items_table: Rows of `measures.item_table` with a column `orders` ("all" or "first").
@@ -131,6 +131,8 @@ def distance_figure(
     """
     lines = line_summary(references, items_table["qid"]).sort_values("js_distance")
     orders = {"first": ("fixed order", "s"), "all": ("rotated orders", "o")}
+    if "first" not in set(items_table["orders"]):  # then no other was asked
+        orders["all"] = orders["first"]
     groups = dict(list(items_table.groupby(["orders", "variant"])["js_distance"]))
     keys = [(o, v) for o in orders for v in VARIANTS if (o, v) in groups]
     figure, [axes] = _canvas(8, 1.3 + 0.28 * (len(lines) + 1.6 * len(keys)))
@@ -154,7 +156,7 @@ def distance_figure(
         axes.annotate(f"{text}: {value:.3f}", (value, height), (4, 0), **style)
         if line["line"] == "uniform":
             axes.axvspan(value, 1, color="0.5", alpha=0.12, linewidth=0)
-    axes.annotate("knows less than nothing", (1, top), (-4, 0), ha="right", **style)
+    axes.annotate("further than guessing evenly", (1, top), (-4, 0), ha="right", **style)
     axes.set(xlim=(0, 1), ylim=(bottom, top + 0.4))
     axes.grid(visible=False)
     measured = f"mean Jensen-Shannon distance over {items_table['qid'].nunique()} items"
@@ -169,7 +171,7 @@ def study_figure(runs: pd.DataFrame) -> Figure:
 
     Mean Jensen-Shannon distance (base 2) over the items, one line per culture and model, one ring
     and dot per seed. Ticks mark the human floor, the nearest other country and the uniform line;
-    right of the uniform line an answer is further from the people than knowing nothing.
+    right of the uniform line an answer is further from the people than guessing evenly.
 
     Args:
         runs: What `report.study_table` returns.

@@ -39,11 +39,19 @@ def shown(path: Path) -> str:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
-def first_problem(error: ValidationError) -> str:
-    """Say a pydantic error's first complaint as 'field: what was expected (found …)'."""
-    problem = error.errors()[0]
-    field = ".".join(str(part) for part in problem["loc"]) or "the whole record"
-    return f"{field}: {problem['msg']} (found {problem['input']!r:.80})"
+def problems(error: ValidationError) -> list[str]:
+    """Say each complaint of a pydantic error as 'field: what was expected (found …)'."""
+    told = []
+    for problem in error.errors():
+        field = ".".join(str(part) for part in problem["loc"]) or "the whole record"
+        if problem["type"] == "missing":
+            told.append(f"{field}: the key is missing, add it")
+        elif problem["type"] == "extra_forbidden":
+            told.append(f"{field}: there is no such key, delete it")
+        else:
+            expected = problem["msg"].removeprefix("Value error, ")
+            told.append(f"{field}: {expected} (found {problem['input']!r:.80})")
+    return told
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -123,7 +131,7 @@ def read_records(path: Path, schema: type[Record], made_by: str = "") -> list[Re
             records.append(schema.model_validate_json(line))
         except ValidationError as error:
             raise StudyError(
-                f"{shown(path)}, line {number}: {first_problem(error)}; mend or delete the file."
+                f"{shown(path)}, line {number}: {problems(error)[0]}; mend or delete the file."
             ) from None
     return records
 

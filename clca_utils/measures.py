@@ -376,7 +376,7 @@ def survey_metrics(
         Name to number: `items` (how many); `<measure>_<variant>`; `<measure>_<line>` (human_floor,
         nearest_country, mean_country, uniform, majority, option_1); `js_distance_<variant>_low`
         and `_high`; `normalised_score_<variant>` (0 at the uniform line, 1 at the human floor,
-        negative: knows less than nothing); and with both variants `change`, `change_low`,
+        negative: further away than guessing evenly); and with both variants `change`, `change_low`,
         `change_high`, `p_value` of the JS distance (after - before, negative is better).
     """
     orders = table["orders"] if "orders" in table else pd.Series("all", index=table.index)

@@ -6,7 +6,7 @@ here. The defaults are also those of the notebooks' parameter cells.
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -39,6 +39,20 @@ def _distinct(values: list[Value]) -> list[Value]:
         if folders.count(folder) > 1:
             raise ValueError(f"{value!r} is given twice, or shares the folder '{folder}'")
     return values
+
+
+def _folder(name: str) -> str:
+    """Refuse a study's name that makes no plain folder."""
+    if not re.fullmatch(r"[a-z0-9-]+", name):
+        raise ValueError("should be small letters, digits and hyphens, as in my-study")
+    return name
+
+
+def _layers(names: str) -> str:
+    """Refuse what names no layers."""
+    if not re.fullmatch(r"all-linear|\w+( ?, ?\w+)*", names):
+        raise ValueError("should be all-linear, or layers as in q_proj,v_proj")
+    return names
 
 
 def _available(count: int) -> int:
@@ -100,7 +114,7 @@ class FineTuning(Section):
     lora_rank: int = Field(8, ge=1, le=4096)
     lora_alpha: float = Field(16, gt=0)
     lora_dropout: float = Field(0.05, ge=0, lt=1)
-    target_modules: str = Field("all-linear", pattern=r"^(all-linear|\w+( ?, ?\w+)*)$")
+    target_modules: Annotated[str, AfterValidator(_layers)] = "all-linear"
     modules_to_save: list[str] = []
     batch_size: int = Field(4, ge=1)
     gradient_accumulation: int = Field(2, ge=1)
@@ -134,7 +148,7 @@ SECTIONS: dict[str, type[Section]] = {
 class Study(Section):
     """A study: its grid of cultures, models and seeds, and the parameters of every stage."""
 
-    name: str = Field(alias="study", pattern=r"^[a-z0-9-]+$")
+    name: Annotated[str, AfterValidator(_folder)] = Field(alias="study")
     cultures: Annotated[list[str], AfterValidator(_distinct)] = Field(min_length=1)
     models: Annotated[list[str], AfterValidator(_distinct)] = Field(min_length=1)
     simulator: str = ""
@@ -170,6 +184,14 @@ def advice(name: str, known: Iterable[str]) -> str:
     return f"did you mean '{near[0]}'?" if near else f"known are: {', '.join(names) or 'none'}."
 
 
+PLAINLY = {
+    "list_type": "should be a list, as in [one, two]",
+    "too_short": "should name at least one",
+    "string_type": "should be text",
+}
+"""What pydantic says in its own terms, by the type of the error."""
+
+
 def complaint(problem: ErrorDetails, schema: type[Section]) -> str:
     """Say one pydantic error as a sentence about a field of a study or model file."""
     *outer, last = [str(part) for part in problem["loc"]]
@@ -183,7 +205,9 @@ def complaint(problem: ErrorDetails, schema: type[Section]) -> str:
         return f"the key '{field}' is missing; add it."
     if problem["type"] == "model_type":
         return f"{field} should hold 'parameter: value' lines, found {problem['input']!r:.80}."
-    expected = re.sub(r"^(Value error,|Input|List|String|Value) ", "", problem["msg"])
+    expected = PLAINLY.get(problem["type"]) or re.sub(
+        r"^(Value error,|Input|List|String|Value) ", "", problem["msg"]
+    )
     return f"{field} {expected}, found {problem['input']!r:.80}."
 
 
@@ -195,12 +219,19 @@ def read_model(name: str) -> ModelFile:
     """
     path = MODELS / f"{name}.yaml"
     if not path.is_file():
+        if locate(name).is_dir() and not (locate(name) / "config.json").is_file():
+            raise StudyError(
+                f"The folder {name} holds no config.json, so no model: check the path."
+            )
         if locate(name).is_dir() or HUB_ID.fullmatch(name):
             return ModelFile(name=name, source=name)
         if "/" in name:
             raise StudyError(f"The model folder {name} does not exist: check the path.")
         hint = advice(name, (file.stem for file in MODELS.glob("*.yaml")))
-        raise StudyError(f"There is no model '{name}' in params/models; {hint}")
+        raise StudyError(
+            f"There is no model '{name}' in params/models; {hint} A hub id (owner/name) or the "
+            "path of a folder will do too."
+        )
     try:
         model = ModelFile.model_validate(read_yaml(path))
     except ValidationError as error:
@@ -237,6 +268,24 @@ def base_model(name: str) -> str:
     return shown(locate(source)) if locate(source).is_dir() else source
 
 
+def check(section: str, values: Mapping[str, object]) -> None:
+    """Check the parameters of a notebook that is run by itself, as a study's are before a run.
+
+    Args:
+        section: The stage's section of a study file.
+        values: Names and values, among others; a notebook gives its `globals()`.
+
+    Raises:
+        StudyError: A value is impossible; every one is told.
+    """
+    schema = SECTIONS[section]
+    try:
+        schema.model_validate({name: values[name] for name in schema.model_fields})
+    except ValidationError as error:
+        told = [f"parameters: {complaint(one, schema)}" for one in error.errors()]
+        raise StudyError("\n".join(told)) from None
+
+
 def parameters(study: Study, section: str, model: str) -> dict[str, Any]:
     """Return a section's parameters for a model: study file over model file over defaults."""
     given: Section = getattr(study, section)
@@ -246,13 +295,19 @@ def parameters(study: Study, section: str, model: str) -> dict[str, Any]:
     return given.model_dump()
 
 
-def surveyed(culture: str, survey: str) -> None:
-    """Refuse a culture whose people's answers the survey does not hold.
-
-    Raises:
-        StudyError: That is so, or the survey's file does not fit.
-    """
-    people_of(load_marginals(survey), load_culture(culture).iso3, load_items())
+def unsurveyed(study: Study) -> list[str]:
+    """Say of which cultures' people the survey knows nothing, or what is wrong with its file."""
+    try:
+        marginals, items = load_marginals(study.wvs_analysis.survey), load_items()
+    except StudyError as error:
+        return [f"wvs_analysis.survey: {error}"]
+    told = []
+    for culture in study.cultures:
+        try:
+            people_of(marginals, load_culture(culture).iso3, items)
+        except StudyError as error:
+            told.append(f"cultures, {culture}: {error}")
+    return told
 
 
 def study_file(name: str | Path) -> Path:
@@ -262,7 +317,7 @@ def study_file(name: str | Path) -> Path:
         StudyError: There is no such file; the nearest known study is told.
     """
     path = STUDIES / f"{name}.yaml" if re.fullmatch(r"[\w-]+", str(name)) else Path(name)
-    for candidate in (path.absolute(), locate(path)):
+    for candidate in (path.absolute(), locate(path), STUDIES / path.name):
         if candidate.is_file():
             return candidate
     hint = advice(path.stem, (file.stem for file in STUDIES.glob("*.yaml")))
@@ -282,20 +337,20 @@ def load_study(name: str | Path) -> Study:
         study = Study.model_validate(content)
     except ValidationError as error:
         problems += [complaint(problem, Study) for problem in error.errors()]
-    named = [(load_culture, content.get("cultures")), (read_model, content.get("models"))]
-    for check, names in [*named, (read_model, [content.get("simulator")])]:
-        for one in names if isinstance(names, list) else []:
+    readers: dict[str, Callable[[str], object]] = {
+        "cultures": load_culture,
+        "models": read_model,
+        "simulator": read_model,
+    }
+    for key, read in readers.items():
+        names = content.get(key)
+        for one in names if isinstance(names, list) else [names]:
             try:
                 if one and isinstance(one, str):
-                    check(one)
+                    read(one)
             except StudyError as error:
-                problems += str(error).splitlines()
-    if not problems:
-        for one in study.cultures:
-            try:
-                surveyed(one, study.wvs_analysis.survey)
-            except StudyError as error:
-                problems.append(f"cultures, {one}: {error}")
+                problems += [f"{key}: {line}" for line in str(error).splitlines()]
+    problems = problems or unsurveyed(study)
     if problems:
         told = dict.fromkeys(problems)
         raise StudyError("\n".join(f"{shown(path)}: {problem}" for problem in told))

@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 from rich import progress
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from clca_utils import files
 from clca_utils.files import DATA, ROOT, StudyError, digest, shown
@@ -225,7 +225,7 @@ def records(folder: Path) -> dict[str, Record]:
         return Manifest.model_validate(files.read_json(path)).stages if path.is_file() else {}
     except ValidationError as error:
         raise StudyError(
-            f"{shown(path)}: {files.first_problem(error)}; delete it and rerun."
+            f"{shown(path)}: {files.problems(error)[0]}; delete it and rerun."
         ) from None
 
 
@@ -487,8 +487,12 @@ def state(folder: Path, stage: Stage) -> str:
 
 def status(results: Path = RESULTS) -> Table:
     """Return a table of all folders with runs, and how far each stage came in them."""
-    table = Table("folder", *(stage.name[:2] for stage in STAGES), title=shown(results))
-    table.caption = "with a simulator, 01 to 03 are in its folder, missing in the others"
+    table = Table(
+        Column("folder", overflow="fold", min_width=28),
+        *(stage.name[:2] for stage in STAGES),
+        title=shown(results),
+    )
+    table.caption = "models that share a simulator find stages 01 to 03 in its folder"
     runs = list(results.glob("*/*/*/seed-*"))
     for folder in sorted({*runs, *(run.parents[2] for run in runs)}):
         expected = STAGES[:-1] if folder in runs else STAGES[-1:]

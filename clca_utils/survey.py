@@ -16,7 +16,7 @@ import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from clca_utils.files import DATA, StudyError, first_problem, locate, shown
+from clca_utils.files import DATA, StudyError, locate, problems, shown
 
 Floats = npt.NDArray[np.float64]
 
@@ -65,7 +65,7 @@ def load_items(path: str | Path = "") -> list[SurveyItem]:
         problem = " ".join(str(error).split())
         raise StudyError(f"{shown(source)} isn't YAML ({problem}): mend that line.") from None
     except ValidationError as error:
-        raise StudyError(f"{shown(source)}, {first_problem(error)}: mend the field.") from None
+        raise StudyError(f"{shown(source)}, {problems(error)[0]}: mend the field.") from None
     qids = [item.qid for item in items]
     if len(set(qids)) < len(qids):
         twice = next(qid for qid in qids if qids.count(qid) > 1)

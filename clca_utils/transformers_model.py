@@ -49,9 +49,16 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a model folder or hub id, with a padding token.
 
     Raises:
-        StudyError: The tokenizer has no chat template, so the model is no chat model.
+        StudyError: There is no such model, or it has no chat template, so is no chat model.
     """
-    tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=Path(source).is_dir())
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=Path(source).is_dir())
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise StudyError(
+            f"The model {source} could not be loaded ({reason}): check its id or path, your login "
+            "to the hub and the model's licence there."
+        ) from None
     if not tokenizer.chat_template:
         raise StudyError(f"{source} has no chat template: choose an instruction-tuned model.")
     if tokenizer.pad_token is None:

@@ -14,6 +14,7 @@ from clca_utils.adaptation import (
     adapt,
     adapt_all,
     fill_slots,
+    load_scenarios,
     local_date,
     local_money,
     local_time,
@@ -23,7 +24,7 @@ from clca_utils.adaptation import (
 )
 from clca_utils.chat_model import ScriptedModel
 from clca_utils.culture import Names, load_culture
-from clca_utils.files import StudyError
+from clca_utils.files import StudyError, write_records
 from clca_utils.scenario import load_seeds
 
 SEEDS = load_seeds()
@@ -119,10 +120,10 @@ def test_the_honorific_follows_the_family_name_in_japan():
     ("name", "money", "date", "time"),
     [
         ("german", r"830 €", "21.9.", "19:15"),
-        ("japanese", r"[¥￥]140,000", "9/21", "19:15"),
+        ("japanese", r"¥140,000", "9/21", "19:15"),
         ("british", r"£700", "21/09", "19:15"),
-        ("mexican", r"\$16,000", "21/9", r"7:15 p\.m\."),
-        ("chinese", r"[¥￥]6,500", "9/21", "19:15"),
+        ("mexican", r"MX\$16,000", "21/9", r"7:15 p\.m\."),
+        ("chinese", r"CN¥6,500", "9/21", "19:15"),
     ],
 )
 def test_money_dates_and_times_are_written_as_there(name, money, date, time):
@@ -197,6 +198,15 @@ def test_a_slot_that_nothing_fills_is_named(slot, rewriter):
         adapt_all([seed], CULTURES["german"], seed=1, rewriter=rewriter)
     assert seed.id in str(error.value)
     assert f"{{{slot}}}" in str(error.value)
+
+
+def test_scenarios_are_read_back_if_they_are_of_the_culture_asked_for(tmp_path):
+    write_records(tmp_path / "scenarios.jsonl", SCENES["german"][:2])
+    assert load_scenarios(tmp_path, "german") == SCENES["german"][:2]
+    with pytest.raises(StudyError, match=r"scenarios\.jsonl, culture: found German, not Mexican"):
+        load_scenarios(tmp_path, "mexican")
+    with pytest.raises(StudyError, match=r"is missing: run 01_scenario_adaptation first"):
+        load_scenarios(tmp_path / "none", "german")
 
 
 def test_small_prices_keep_their_cents():

@@ -30,7 +30,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setattr(params, "MODELS", tmp_path / "models")
     monkeypatch.setattr(params, "STUDIES", tmp_path)
     monkeypatch.setattr(params, "load_culture", lambda name: None)
-    monkeypatch.setattr(params, "surveyed", lambda culture, survey: None)
+    monkeypatch.setattr(params, "unsurveyed", lambda study: [])
     monkeypatch.setattr(runner, "NOTEBOOKS", tmp_path / "notebooks")
     return tmp_path
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
+from clca_utils import figures
 from clca_utils.comparison import Comparison, compare, read_comparison, write_comparison
 from clca_utils.culture import load_culture
 from clca_utils.files import StudyError
@@ -135,3 +136,16 @@ def test_a_missing_table_is_named(german, tmp_path, name):
     (tmp_path / f"{name}.csv").unlink()
     with pytest.raises(StudyError, match=rf"{name}\.csv is missing: run 05_wvs_analysis first"):
         read_comparison(tmp_path)
+
+
+def test_an_order_asked_alone_is_not_called_all_orders():
+    asked = answers("DEU", lambda p, _: p)
+    alone = compared("german", asked[asked["order"] == 0])
+    assert set(alone.items["orders"]) == {"all"}
+    labels = [text.get_text() for text in survey_figure(alone).axes[0].get_yticklabels()]
+    assert labels
+    assert all("fixed order" in label for label in labels)
+
+
+def survey_figure(seen):
+    return figures.distance_figure(seen.items, seen.references, seen.country, seen.note)

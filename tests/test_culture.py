@@ -113,6 +113,19 @@ def test_a_culture_that_does_not_ship_adapts_every_seed():
     assert all(scene.customs and scene.descriptors for scene in scenes)
 
 
+def test_a_custom_in_no_domain_of_life_is_told(tmp_path):
+    custom = {"domain": "mony", "text": "Many people do something there."}
+    with pytest.raises(StudyError, match=r"customs\.0\.domain: did you mean 'money'\?"):
+        load_culture(_written(tmp_path, customs=[custom]))
+
+
+def test_all_faults_of_a_file_are_told(tmp_path):
+    with pytest.raises(StudyError) as error:
+        load_culture(_written(tmp_path, currency="absent", locale="xx_XX", money="yes"))
+    assert len(str(error.value).splitlines()) == 3
+    assert "mine.yaml, currency: the key is missing, add it; mend" in str(error.value)
+
+
 def test_a_locale_without_names_is_told(tmp_path):
     with pytest.raises(StudyError, match=r"mine\.yaml, locale: .*Faker has no such locale"):
         load_culture(_written(tmp_path, locale="xx_XX"))
@@ -128,9 +141,9 @@ def _written(tmp_path, **changes):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"currency": "absent"}, "currency: Field required"),
-        ({"colour": "green"}, "colour: Extra inputs are not permitted (found 'green')"),
-        ({"hofstede": {"masculinty": 70}}, "hofstede.masculinty: Extra inputs"),
+        ({"currency": "absent"}, "currency: the key is missing, add it"),
+        ({"colour": "green"}, "colour: there is no such key"),
+        ({"hofstede": {"masculinty": 70}}, "hofstede.masculinty: there is no such key"),
         ({"hofstede": {"masculinity": "high"}}, "hofstede.masculinity: "),
         ({"iso3": "IT"}, "iso3: "),
         ({"locale": "it-IT"}, "locale: "),

@@ -133,7 +133,7 @@ def test_the_distance_figure_carries_every_reference_line():
     texts = [text.get_text() for text in axes.texts]
     for line in LINES:
         assert any(text.startswith(line) for text in texts)
-    assert "knows less than nothing" in texts
+    assert "further than guessing evenly" in texts
     mean = REFERENCES[REFERENCES["line"] == "uniform"]["js_distance"].mean()
     assert f"uniform: {mean:.3f}" in texts
     assert [patch.get_x() for patch in axes.patches] == pytest.approx([mean])

@@ -118,10 +118,10 @@ def test_a_study_is_found_by_its_bare_name(write):
         ),
         ({"fine_tunning": {}}, "there is no key 'fine_tunning'; did you mean 'fine_tuning'?"),
         ({"name": "x"}, "there is no key 'name'; known are: cultures, "),
-        ({"study": "Tiny Study"}, "study should match pattern"),
-        ({"study": 3}, "study should be a valid string, found 3."),
-        ({"cultures": []}, "cultures should have at least 1 item"),
-        ({"cultures": "german"}, "cultures should be a valid list, found 'german'."),
+        ({"study": "Tiny Study"}, "study should be small letters, digits and hyphens"),
+        ({"study": 3}, "study should be text, found 3."),
+        ({"cultures": []}, "cultures should name at least one"),
+        ({"cultures": "german"}, "cultures should be a list, as in [one, two], found 'german'."),
         ({"cultures": ["germann"]}, "There is no culture 'germann' in params/cultures; did you"),
         ({"cultures": ["german", "german"]}, "cultures 'german' is given twice"),
         ({"cultures": ["x/absent.yaml"]}, "The culture file x/absent.yaml does not exist"),
@@ -131,10 +131,10 @@ def test_a_study_is_found_by_its_bare_name(write):
         ({"models": ["small", "small"]}, "models 'small' is given twice"),
         ({"models": ["o/m", "o-m"]}, "or shares the folder 'o-m'"),
         ({"simulator": "largo"}, "There is no model 'largo' in params/models; did you mean"),
-        ({"seeds": []}, "seeds should have at least 1 item"),
+        ({"seeds": []}, "seeds should name at least one"),
         ({"seeds": [1, 1]}, "seeds 1 is given twice"),
         ({"seeds": [-1]}, "seeds.0 should be greater than or equal to 0, found -1."),
-        ({"seeds": 1}, "seeds should be a valid list, found 1."),
+        ({"seeds": 1}, "seeds should be a list, as in [one, two], found 1."),
         ({"paper_figures": {"dpi": 3}}, "paper_figures has no parameter 'dpi'; known are: none"),
         ({"fine_tuning": None}, "fine_tuning should hold 'parameter: value' lines, found None."),
         ({"fine_tuning": [1]}, "fine_tuning should hold 'parameter: value' lines, found [1]."),
@@ -206,6 +206,22 @@ def test_a_country_that_was_not_surveyed_is_told_before_any_work(write, tmp_path
     mine = {"survey": str(tmp_path / "mine.csv")}
     assert load_study(write(cultures=["italian"], wvs_analysis=mine)).cultures == ["italian"]
     assert "no answers of the people of DEU" in refusal(write(wvs_analysis=mine))
+
+
+def test_a_fault_in_the_survey_file_names_the_parameter(write, tmp_path):
+    (tmp_path / "mine.csv").write_text("qid,country\n")
+    told = refusal(write(wvs_analysis={"survey": str(tmp_path / "mine.csv")}))
+    assert f": wvs_analysis.survey: {tmp_path}/mine.csv, option: the column is missing" in told
+
+
+def test_the_parameters_of_a_notebook_alone_are_checked_too():
+    cell = {"n_scenarios": 4, "rewriter": "lexicon", "run_dir": "x", "other": object()}
+    params.check("scenario_adaptation", cell)
+    with pytest.raises(StudyError) as error:
+        params.check("scenario_adaptation", cell | {"n_scenarios": 0, "rewriter": "chta"})
+    first, second = str(error.value).splitlines()
+    assert first == "parameters: n_scenarios should be greater than or equal to 1, found 0."
+    assert second.startswith("parameters: rewriter should be 'lexicon', 'chat' or 'none', found")
 
 
 def test_all_problems_are_told_at_once(write):
@@ -292,6 +308,8 @@ def test_study_file_wins_over_model_file_over_default(write):
 
 def test_a_hub_id_or_a_folder_needs_no_file(write, tmp_path):
     (tmp_path / "weights").mkdir()
+    assert "holds no config.json" in refusal(write(models=[str(tmp_path / "weights")]))
+    (tmp_path / "weights" / "config.json").write_text("{}")
     for name in ("org/model-1.5", str(tmp_path / "weights")):
         assert read_model(name).source == name
         study = load_study(write(models=[name]))

@@ -73,7 +73,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setattr(culture, "FOLDER", tmp_path / "cultures")
     monkeypatch.setattr(params, "MODELS", tmp_path / "models")
     monkeypatch.setattr(params, "load_culture", lambda name: None)
-    monkeypatch.setattr(params, "surveyed", lambda culture, survey: None)
+    monkeypatch.setattr(params, "unsurveyed", lambda study: [])
     monkeypatch.setattr(runner, "NOTEBOOKS", tmp_path / "notebooks")
     study(tmp_path)
     return tmp_path
@@ -647,7 +647,7 @@ from clca_utils import culture, params, runner
 home = Path(sys.argv[1])
 culture.FOLDER, params.MODELS = home / "cultures", home / "models"
 params.load_culture = lambda name: None
-params.surveyed = lambda culture, survey: None
+params.unsurveyed = lambda study: []
 runner.NOTEBOOKS = home / "notebooks"
 runner.run(home / "tiny.yaml", home / "results")
 """
