@@ -75,7 +75,7 @@ class Sampling(BaseModel):
     temperature: float
     top_p: float
     decoding: Literal["prefilled", "free"] = "prefilled"
-    no_repeat: int = 5
+    no_repeat: int = Field(5, description="see `ChatModel.generate`; of prefilled decoding only")
 
 
 def told(turn: Turn) -> str:

@@ -6,6 +6,7 @@ at any moment leaves either the old file or the new one, never half of one.
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -79,13 +80,17 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def write_metrics(run: Path, stage: str, metrics: dict[str, float]) -> None:
-    """Write a stage's named numbers to `metrics/<stage>.json`; tests and tables read them."""
-    write_json(run / "metrics" / f"{stage}.json", metrics)
+    """Write a stage's named numbers to `metrics/<stage>.json`; tests and tables read them.
+
+    What could not be measured (NaN) is left out: JSON has no word for it.
+    """
+    known = {name: value for name, value in metrics.items() if math.isfinite(value)}
+    write_json(run / "metrics" / f"{stage}.json", known)
 
 
 def write_json(path: Path, value: object) -> None:
     """Write `value` as indented JSON, keys in the given order."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:  # noqa: ANN401 (as json.loads)
@@ -176,13 +181,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def digest(path: Path) -> str:
     """Return the SHA-256 of a file, or of a folder's files and their names.
 
+    Hidden files, which desktops and editors leave behind, do not count.
+
     Raises:
         FileNotFoundError: There is neither.
     """
     if not path.is_dir():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    parts = sorted(p for p in path.rglob("*") if p.is_file())
+    below = ((p, p.relative_to(path)) for p in path.rglob("*") if p.is_file())
+    parts = sorted(p for p, name in below if not any(x.startswith(".") for x in name.parts))
     lines = "".join(f"{p.relative_to(path).as_posix()} {digest(p)}\n" for p in parts)
     return hashlib.sha256(lines.encode()).hexdigest()
 
@@ -230,7 +238,7 @@ def in_batches(
     Returns:
         The records of all batches, in order.
     """
-    key = fingerprint(key, *sorted(Path(__file__).parent.glob("*.py")))
+    key = fingerprint(key, batch_size, len(items), *sorted(Path(__file__).parent.glob("*.py")))
     # a kill may have cut a character in two: it is in the line to be dropped
     text = ledger.read_text(encoding="utf-8", errors="replace") if ledger.is_file() else ""
     lines = text.split("\n")[:-1]

@@ -107,7 +107,8 @@ def extract(
         everyone,
     )
     asked = [expectation_prompt(*view) for view in views]
-    blank = expectation_prompt(moments[0][0].model_copy(update={"setting": "N/A"}), "N/A", "N/A")
+    nothing = moments[0][0].model_copy(update={"setting": "N/A", "customs": []})
+    blank = expectation_prompt(nothing, "N/A", "N/A")  # the same whatever the batch holds
     confidence = weigh(model, asked, blank, ["Yes", "No"])[:, 0]
     cultural = [i for i in everyone if confidence[i] >= cultural_threshold]
     expectations = dict(

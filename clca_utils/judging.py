@@ -161,7 +161,7 @@ def judge(
     seed: int,
     reject_confidence: float,
 ) -> list[Judgement]:
-    """Judge a batch of dialogues in two stages.
+    """Judge a batch of dialogues in two stages; nobody is asked about one that is malformed.
 
     Args:
         model: The judge of quality, culture and of the two judgements together.
@@ -169,15 +169,16 @@ def judge(
         seed: Of the study.
         reject_confidence: See `decide`.
     """
-    forms = [judge_form(dialogue) for _, dialogue in cases]
-    quality = judge_by_model("quality", model, cases, seed)
-    culture = judge_by_model("culture", model, cases, seed)
-    first = list(zip(quality, culture, strict=True))
-    meta = judge_by_model("meta", model, cases, seed, earlier=first)
-    return [
-        decide(dialogue, [form, *pair, last], reject_confidence)
-        for (_, dialogue), form, pair, last in zip(cases, forms, first, meta, strict=True)
-    ]
+    verdicts = {dialogue.id: [judge_form(dialogue)] for _, dialogue in cases}
+    sound = [case for case in cases if verdicts[case[1].id][0].label == "good"]
+    if sound:
+        quality = judge_by_model("quality", model, sound, seed)
+        culture = judge_by_model("culture", model, sound, seed)
+        first = list(zip(quality, culture, strict=True))
+        meta = judge_by_model("meta", model, sound, seed, earlier=first)
+        for (_, dialogue), pair, last in zip(sound, first, meta, strict=True):
+            verdicts[dialogue.id] += [*pair, last]
+    return [decide(dialogue, verdicts[dialogue.id], reject_confidence) for _, dialogue in cases]
 
 
 def kept_dialogues(

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from clca_utils.culture import culture_file, load_culture
+from clca_utils.culture import load_culture
 from clca_utils.files import ROOT, StudyError, locate, read_yaml, shown
 from clca_utils.scenario import load_seeds
 from clca_utils.survey import load_items, load_marginals, people_of
@@ -355,9 +355,3 @@ def load_study(name: str | Path) -> Study:
         told = dict.fromkeys(problems)
         raise StudyError("\n".join(f"{shown(path)}: {problem}" for problem in told))
     return study
-
-
-def config_files(culture: str, model: str) -> list[Path]:
-    """Return the files that say what a culture and a model are; a hub id or folder has none."""
-    own = MODELS / f"{model}.yaml"
-    return [culture_file(culture), *([own] if own.is_file() else [])]

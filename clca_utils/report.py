@@ -1,5 +1,6 @@
 """What a study found, from its results folder alone: no model is loaded, nothing is asked again."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -16,13 +17,18 @@ from clca_utils.survey import load_items
 from clca_utils.tables import intent_table, judgement_table, slot_table, turn_table
 
 
-def run_folders(study: Path) -> list[Path]:
+def run_folders(study: Path, runs: Sequence[str] = ()) -> list[Path]:
     """Return a study's run folders, <culture>/<model>/seed-<n>, in order.
+
+    Args:
+        study: The study's folder.
+        runs: Which of them count, relative to it; by default all that are there.
 
     Raises:
         StudyError: There is none.
     """
-    folders = [path.parent for path in study.glob("*/*/seed-*/metrics")]
+    there = [path.parent for path in study.glob("*/*/seed-*/metrics")]
+    folders = [path for path in there if not runs or path.relative_to(study).as_posix() in runs]
     if not folders:
         raise StudyError(f"{shown(study)} holds no run: run the study's stages 01 to 05 first.")
     return sorted(folders, key=lambda folder: (folder.parent, seed_of_run(folder)))
@@ -33,14 +39,16 @@ def seed_of_run(folder: Path) -> int:
     return int(folder.name.removeprefix("seed-"))
 
 
-def study_table(study: Path) -> pd.DataFrame:
+def study_table(study: Path, runs: Sequence[str] = ()) -> pd.DataFrame:
     """Return one row per run: culture, model, seed, and every metric of its stages.
+
+    `runs` is as for `run_folders`.
 
     A metric is named as in its file; of a run whose simulator is another model, those of stages 01
     to 03 stand in the simulator's row.
     """
     rows = []
-    for folder in run_folders(study):
+    for folder in run_folders(study, runs):
         culture, model, _ = folder.relative_to(study).parts
         row = {"culture": culture, "model": model, "seed": seed_of_run(folder)}
         for path in sorted((folder / "metrics").glob("*.json")):

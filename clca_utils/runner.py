@@ -30,8 +30,9 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from clca_utils import files
+from clca_utils.culture import culture_file
 from clca_utils.files import DATA, ROOT, StudyError, digest, shown
-from clca_utils.params import Study, config_files, folder_name, load_study, parameters
+from clca_utils.params import Study, folder_name, load_study, parameters, read_model
 
 NOTEBOOKS = ROOT / "notebooks"
 RESULTS = ROOT / "results"
@@ -58,11 +59,12 @@ TQDM = re.compile(r"\s*(.*?): +\d+%\|[^|]*\| *(\d+)/(\d+) \[")
 
 @dataclass(frozen=True)
 class Stage:
-    """A notebook of the study, and what it reads and writes below its folder (names or globs)."""
+    """A notebook of the study; what it reads and writes below its folder; which shipped data."""
 
     name: str
     reads: tuple[str, ...]
     writes: tuple[str, ...]
+    data: tuple[str, ...] = ()
 
     @property
     def notebook(self) -> Path:
@@ -77,18 +79,24 @@ class Stage:
 
 TOLD = ("scenarios.jsonl", "dialogues.jsonl", "judgements.jsonl", "intents.jsonl")
 SIMULATION = (
-    Stage("01_scenario_adaptation", (), TOLD[:1]),
+    Stage("01_scenario_adaptation", (), TOLD[:1], ("seed_scenarios.jsonl",)),
     Stage("02_dialogue_simulation", TOLD[:1], TOLD[1:3]),
-    Stage("03_intent_extraction", TOLD[1:3], TOLD[3:]),
+    Stage("03_intent_extraction", TOLD[:3], TOLD[3:]),
 )
 LEARNING = (
     Stage("04_fine_tuning", TOLD, ("adapter", "training_log.csv")),
-    Stage("05_wvs_analysis", ("adapter",), ("answers.parquet", "tables")),
+    Stage(
+        "05_wvs_analysis",
+        ("adapter",),
+        ("answers.parquet", "tables"),
+        ("wvs_items.yaml", "wvs7_marginals.csv"),
+    ),
 )
 REPORT = Stage(
     "06_paper_figures",
-    tuple(f"*/*/seed-*/{name}" for name in ("metrics", *TOLD, "training_log.csv", "tables")),
+    ("metrics", *TOLD, "training_log.csv", "tables"),
     ("figures", "tables"),
+    ("wvs_items.yaml",),
 )
 STAGES = (*SIMULATION, *LEARNING, REPORT)
 
@@ -102,7 +110,7 @@ class Step:
     folder: Path
     source: Path
     parameters: dict[str, Any]
-    config: list[Path]
+    origin: list[Path | str]
 
     @property
     def copy(self) -> Path:
@@ -110,9 +118,10 @@ class Step:
         return self.folder / self.stage.notebook.name
 
     def inputs(self) -> list[Path]:
-        """Return the artefacts it reads, as far as they exist."""
-        found = (self.source.glob(pattern) for pattern in self.stage.reads)
-        return sorted(itertools.chain.from_iterable(found))
+        """Return the artefacts it reads, as far as they exist; the report, those of all runs."""
+        folders = [self.source / name for name in self.parameters.get("runs", ["."])]
+        found = [folder / name for folder in folders for name in self.stage.reads]
+        return sorted(path for path in found if path.exists())
 
     def outputs(self) -> list[Path]:
         """Return the artefacts it has to write; but for the report also its metrics."""
@@ -157,9 +166,11 @@ def plan(study: Study, results: Path) -> list[Step]:
                 given["data_dir"] = shown(data)
             given |= parameters(study, stage.section, who)
             source = data if "data_dir" in given else folder
-            step = Step(stage, study.name, folder, source, given, config_files(culture, who))
+            origin: list[Path | str] = [culture_file(culture), read_model(who).source]
+            step = Step(stage, study.name, folder, source, given, origin)
             steps.setdefault(step.copy, step)
-    given = {"study_dir": shown(home)} | parameters(study, REPORT.section, "")
+    runs = sorted({step.folder.relative_to(home).as_posix() for step in steps.values()})
+    given = {"study_dir": shown(home), "runs": runs} | parameters(study, REPORT.section, "")
     return [*steps.values(), Step(REPORT, study.name, home, home, given, [])]
 
 
@@ -214,8 +225,9 @@ def key_of(step: Step) -> str:
     sources = cell_sources(step.stage.notebook)
     settings = {k: value for k, value in step.parameters.items() if not k.endswith("_dir")}
     survey = files.locate(settings["survey"]) if settings.get("survey") else None
+    data = [DATA / name for name in step.stage.data]
     code = modules_of(sources, frozenset() if step.stage is REPORT else frozenset({"figures"}))
-    return files.fingerprint(settings, survey, sources, *code, *step.config, DATA, *step.inputs())
+    return files.fingerprint(settings, survey, sources, *code, *step.origin, *data, *step.inputs())
 
 
 def records(folder: Path) -> dict[str, Record]:

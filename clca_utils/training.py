@@ -219,7 +219,7 @@ class StepBar(TrainerCallback):  # type: ignore[misc]
 
 
 def save_adapter(model: PreTrainedModel, folder: Path, base: str) -> None:
-    """Write an adapter in one step, naming its base as others know it and not as a local path.
+    """Write an adapter whole or not at all, naming its base as others know it, not as a local path.
 
     peft keeps the layers' names in a set, hence in another order each time: they are sorted, so
     that the same training writes the same files. Its model card, an empty form, is left out.
@@ -309,6 +309,7 @@ def train_adapter(
         "lora_dropout": lora_dropout,
         "target_modules": layers(target_modules),
         "modules_to_save": list(modules_to_save) or None,
+        "ensure_weight_tying": bool(modules_to_save and weights.config.tie_word_embeddings),
     }
     key = fingerprint(base, settings, lora, rows)
     checkpoints = folder / f".checkpoints-{key}"
@@ -340,6 +341,10 @@ def train_adapter(
             callbacks=[StepBar()],
         )
         trainer.remove_callback(PrinterCallback)
+        # bf16 steps are too coarse to learn in; peft lifts LoRA's layers to fp32, not the others
+        for parameter in trainer.model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
         trainer.train(resume_from_checkpoint=last_whole_checkpoint(checkpoints))
     save_adapter(trainer.model, folder / "adapter", base)
     log = pd.DataFrame([row for row in trainer.state.log_history if "loss" in row])

@@ -4,7 +4,7 @@ import contextlib
 import copy
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import takewhile
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from jinja2.exceptions import TemplateError
 from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     Cache,
@@ -29,6 +30,9 @@ from clca_utils.files import StudyError
 from clca_utils.params import model_source
 
 Tokens = tuple[int, ...]
+
+ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
+"""The kinds of layer, as transformers names them, whose caches hold keys and values alone."""
 
 DATE = "26 Jul 2024"
 """The date that Llama 3's templates tell the model, and their own default: today's would change the
@@ -49,7 +53,7 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a model folder or hub id, with a padding token.
 
     Raises:
-        StudyError: There is no such model, or it has no chat template, so is no chat model.
+        StudyError: There is no such model, its tokenizer is slow, or it is no chat model.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=Path(source).is_dir())
@@ -59,6 +63,8 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
             f"The model {source} could not be loaded ({reason}): check its id or path, your login "
             "to the hub and the model's licence there."
         ) from None
+    if not tokenizer.is_fast:
+        raise StudyError(f"{source} has no fast tokenizer, which tells where words begin and end.")
     if not tokenizer.chat_template:
         raise StudyError(f"{source} has no chat template: choose an instruction-tuned model.")
     if tokenizer.pad_token is None:
@@ -66,29 +72,48 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_weights(source: str | Path) -> PreTrainedModel:
-    """Return the causal language model: bf16 on a GPU, fp32 on a CPU (bf16 is slower there)."""
+def load_weights(source: str | Path, exact: bool = False) -> PreTrainedModel:
+    """Return the causal language model: bf16 on a GPU, fp32 on a CPU (bf16 is slower there).
+
+    Args:
+        source: A model folder or hub id.
+        exact: fp32 everywhere. A merged bf16 adapter is rounded, the paper's nearly away, and bf16
+            logits move in steps of an eighth: both drown the small changes that are measured.
+
+    Raises:
+        StudyError: The model mixes attention with other layers.
+    """
     on_gpu = torch.cuda.is_available()
+    config = AutoConfig.from_pretrained(source, local_files_only=Path(source).is_dir())
+    kinds = set(getattr(config.get_text_config(), "layer_types", None) or []) - ATTENTION
+    if kinds:
+        raise StudyError(
+            f"The model {source} has layers of the kind {', '.join(sorted(kinds))}, whose memory "
+            "cannot be shared between prompts: choose one whose layers are all attention."
+        )
     return AutoModelForCausalLM.from_pretrained(
         source,
-        dtype=torch.bfloat16 if on_gpu else torch.float32,
+        dtype=torch.bfloat16 if on_gpu and not exact else torch.float32,
         device_map="auto" if on_gpu else None,
         local_files_only=Path(source).is_dir(),
         use_safetensors=True,
     )
 
 
-def load_model(name: str, adapter: Path | None = None, batch_size: int = 32) -> "TransformersModel":
+def load_model(
+    name: str, adapter: Path | None = None, batch_size: int = 32, exact: bool = False
+) -> "TransformersModel":
     """Load a chat model by the name of its file in `params/models`, a local folder or a hub id.
 
     Args:
         name: The model.
         adapter: Folder of a LoRA adapter to apply.
         batch_size: Prompts per forward pass when weighing options.
+        exact: See `load_weights`.
     """
     source = model_source(name)
     tokenizer = load_tokenizer(source)
-    weights = load_weights(source)
+    weights = load_weights(source, exact)
     if adapter is not None:
         from peft import PeftModel  # noqa: PLC0415 (slow to import, rarely needed)
 
@@ -97,7 +122,8 @@ def load_model(name: str, adapter: Path | None = None, batch_size: int = 32) -> 
     return TransformersModel(name, weights, tokenizer, batch_size)
 
 
-def begins_with_system(tokenizer: PreTrainedTokenizerBase) -> bool:
+@lru_cache
+def begins_with_system(tokenizer: PreTrainedTokenizerBase, template: str) -> bool:
     """Say whether a chat template keeps a system message at the start of a conversation.
 
     Gemma's refuses it; Mistral's writes it before the last user message, if that ends the
@@ -105,7 +131,8 @@ def begins_with_system(tokenizer: PreTrainedTokenizerBase) -> bool:
     """
     probe = [system("(system)"), user("(user)"), assistant("(assistant)")]
     try:
-        return "(system)" in str(tokenizer.apply_chat_template(probe, tokenize=False))
+        text = tokenizer.apply_chat_template(probe, chat_template=template, tokenize=False)
+        return "(system)" in str(text)
     except TemplateError:
         return False
 
@@ -123,11 +150,19 @@ def apply_template(
         reply_next: End with what announces an assistant message.
     """
     shown = list(messages)
-    if len(shown) > 1 and shown[0]["role"] == "system" and not begins_with_system(tokenizer):
+    if (
+        len(shown) > 1
+        and shown[0]["role"] == "system"
+        and not begins_with_system(tokenizer, tokenizer.chat_template)
+    ):
         opening = user(f"{shown[0]['content']}\n\n{shown[1]['content']}")
         shown = [opening, *shown[2:]]
     text = tokenizer.apply_chat_template(
-        shown, tokenize=False, add_generation_prompt=reply_next, date_string=DATE
+        shown,
+        tokenize=False,
+        add_generation_prompt=reply_next,
+        date_string=DATE,
+        enable_thinking=False,  # Qwen 3's; other templates ignore it
     )
     return str(text)
 
@@ -250,10 +285,9 @@ class TransformersModel:
         """Weigh options by forward passes over what they do not share; see `ChatModel`."""
         if not conversations:
             return []
-        prompts = [render(self.tokenizer, conversation) for conversation in conversations]
         splits = [
-            [self._split(prompt, text) for text in texts]
-            for prompt, texts in zip(prompts, options, strict=True)
+            self._split(render(self.tokenizer, conversation), texts)
+            for conversation, texts in zip(conversations, options, strict=True)
         ]
         scores = self._score({pair for pairs in splits for pair in pairs})
         return [np.array([scores[pair] for pair in pairs]) for pairs in splits]
@@ -261,19 +295,23 @@ class TransformersModel:
     def _tokens(self, text: str) -> Tokens:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _split(self, prompt: str, option: str) -> tuple[Tokens, Tokens]:
-        """Return the tokens of a prompt and those its option adds.
+    def _split(self, prompt: str, options: Sequence[str]) -> list[tuple[Tokens, Tokens]]:
+        """Return, per option, the tokens of the prompt and those the option adds.
 
         Raises:
-            StudyError: The tokenizer merges the option with the prompt's end.
+            StudyError: The tokenizer merges an option with the prompt's end.
         """
-        head, whole = self._tokens(prompt), self._tokens(prompt + option)
-        if whole[: len(head)] != head or len(whole) == len(head):
-            raise StudyError(
-                f"The tokenizer of {self.name} does not split {option!r} from the text before it "
-                f"({prompt[-20:]!r}): end the prompt with a space or line break."
-            )
-        return head, whole[len(head) :]
+        head = self._tokens(prompt)
+        pairs = []
+        for option in options:
+            whole = self._tokens(prompt + option)
+            if whole[: len(head)] != head or len(whole) == len(head):
+                raise StudyError(
+                    f"The tokenizer of {self.name} does not split {option!r} from the text before "
+                    f"it ({prompt[-20:]!r}): end the prompt with a space or line break."
+                )
+            pairs.append((head, whole[len(head) :]))
+        return pairs
 
     @torch.inference_mode()
     def _score(
@@ -306,7 +344,7 @@ class TransformersModel:
             if not longer:
                 continue
             rows = torch.tensor([row_of[head] for head, _ in longer])
-            cache.batch_select_indices(rows.to(self.weights.device))
+            cache.batch_select_indices(rows)
             later, *_ = self._forward([tail[:-1] for _, tail in longer], mask[rows], cache, "right")
             for row, (head, tail) in zip(later, longer, strict=True):
                 steps = row[torch.arange(len(tail) - 1), torch.tensor(tail[1:])]

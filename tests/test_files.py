@@ -243,6 +243,25 @@ def test_a_ledger_of_another_key_is_discarded(tmp_path):
     assert (tmp_path / "ledger").read_text().count("\n") == 4
 
 
+def test_a_ledger_of_another_batch_size_is_discarded(tmp_path):
+    with pytest.raises(RuntimeError, match="killed"):
+        _run(tmp_path / "ledger", 10, 4, Work(dies=2))
+    rows = _run(tmp_path / "ledger", 10, 3, Work())
+    assert [row.n for row in rows] == [n for n in range(10) if n % 3]
+
+
+def test_hidden_files_do_not_count_in_a_digest(tmp_path):
+    (tmp_path / "a").write_text("x")
+    before = digest(tmp_path)
+    (tmp_path / ".DS_Store").write_text("x")
+    assert digest(tmp_path) == before
+
+
+def test_what_could_not_be_measured_is_left_out_of_metrics(tmp_path):
+    files.write_metrics(tmp_path, "01", {"a": 1.0, "b": float("nan")})
+    assert read_json(tmp_path / "metrics/01.json") == {"a": 1.0}
+
+
 def test_a_ledger_of_another_version_of_the_code_is_discarded(tmp_path, monkeypatch):
     old, new = Work(), Work()
     _run(tmp_path / "ledger", 5, 2, old)

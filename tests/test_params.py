@@ -315,7 +315,6 @@ def test_a_hub_id_or_a_folder_needs_no_file(write, tmp_path):
         study = load_study(write(models=[name]))
         assert parameters(study, "fine_tuning", name) == SECTIONS["fine_tuning"]().model_dump()
         assert params.model_source(name) == name
-        assert params.config_files("german", name) == [tmp_path / "cultures" / "german.yaml"]
 
 
 def test_the_embedded_model_is_prepared_when_it_is_asked_for(write, monkeypatch, tmp_path):

@@ -175,7 +175,10 @@ def test_parameters_of_a_step(home):
     }
     assert steps["fine_tuning"] == tuning | params.FineTuning().model_dump()
     assert "data_dir" not in steps["wvs_analysis"]
-    assert steps["paper_figures"] == {"study_dir": "results/tiny"}
+    assert steps["paper_figures"] == {
+        "study_dir": "results/tiny",
+        "runs": ["german/large/seed-7", "german/small/seed-7"],
+    }
 
 
 def test_a_second_run_skips_everything(home, at_once):
@@ -251,11 +254,23 @@ def test_other_content_runs_all_that_reads_it(home, at_once, monkeypatch):
     assert ran(run(home)) == ["02", "03", "04", "06"]
 
 
-@pytest.mark.parametrize("where", ["cultures/german.yaml", "models/small.yaml"])
-def test_a_changed_culture_or_model_file_runs_its_stages(home, at_once, where):
+@pytest.mark.parametrize(
+    ("where", "edit", "rerun"),
+    [
+        ("cultures/german.yaml", "# edited\n", ["01", "02", "03", "04", "05"]),
+        ("models/small.yaml", "# edited\n", []),
+        ("models/small.yaml", "fine_tuning: {epochs: 3}\n", ["04"]),
+        ("models/small.yaml", "source: o/other\n", ["01", "02", "03", "04", "05"]),
+    ],
+)
+def test_a_changed_culture_or_model_runs_what_it_shapes(home, at_once, where, edit, rerun):
     run(home)
-    (home / where).write_text((home / where).read_text() + "# edited\n")
-    assert ran(run(home)) == ALL[:5]
+    path = home / where
+    kept = (
+        path.read_text().replace("source: o/small\n", "") if "source" in edit else path.read_text()
+    )
+    path.write_text(kept + edit)
+    assert ran(run(home)) == rerun
 
 
 def test_a_changed_notebook_runs_but_saved_outputs_do_not_count(home, at_once):
@@ -271,13 +286,23 @@ def test_a_changed_notebook_runs_but_saved_outputs_do_not_count(home, at_once):
     assert ran(run(home)) == ["03"]
 
 
-def test_changed_shipped_data_run_everything(home, at_once, monkeypatch):
+def test_changed_shipped_data_run_the_stages_that_read_them(home, at_once, monkeypatch):
     (home / "data").mkdir()
-    (home / "data" / "items.yaml").write_text("one")
+    for name in {name for stage in STAGES for name in stage.data}:
+        (home / "data" / name).write_text("one")
     monkeypatch.setattr(runner, "DATA", home / "data")
     run(home)
-    (home / "data" / "items.yaml").write_text("two")
-    assert ran(run(home)) == ALL
+    for name, rerun in {
+        "seed_scenarios.jsonl": ["01"],
+        "wvs_items.yaml": ["05", "06"],
+        "wvs7_marginals.csv": ["05"],
+    }.items():
+        (home / "data" / name).write_text("two")
+        assert ran(run(home)) == rerun
+
+
+def test_the_data_that_stages_read_are_shipped():
+    assert all((runner.DATA / name).is_file() for stage in STAGES for name in stage.data)
 
 
 def test_a_survey_file_counts_by_its_content(home, at_once):

@@ -94,7 +94,7 @@ def test_every_parameter_a_run_passes_is_declared(study, tmp_path):
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 def test_every_declared_parameter_can_be_set_by_a_study(stage):
-    known = set(SECTIONS[stage.section].model_fields) | RUN_KEYS | {"data_dir", "study_dir"}
+    known = set(SECTIONS[stage.section].model_fields) | RUN_KEYS | {"data_dir", "study_dir", "runs"}
     assert set(declared(stage.notebook)) <= known
 
 
