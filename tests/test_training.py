@@ -443,3 +443,38 @@ def test_a_checkpoint_that_was_not_closed_is_ignored(tmp_path):
     shutil.rmtree(tmp_path / "checkpoint-9")
     shutil.rmtree(tmp_path / "checkpoint-10")
     assert last_whole_checkpoint(tmp_path) is None
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings")
+def test_embeddings_saved_whole_stay_tied_and_are_learnt(tmp_path):
+    tokenizer = load_tokenizer(prepare())
+    weights = tiny(tokenizer)
+    weights.config.tie_word_embeddings = True
+    weights.tie_weights()
+    before = weights.lm_head.weight.detach().clone()
+    whole = {"modules_to_save": ["embed_tokens", "lm_head"]}
+    train_adapter(weights, tokenizer, EXAMPLES, tmp_path, **(SETTINGS | whole))
+    base = tiny(tokenizer)
+    base.config.tie_word_embeddings = True
+    base.tie_weights()
+    merged = PeftModel.from_pretrained(base, str(tmp_path / "adapter")).merge_and_unload()
+    head, embedding = merged.lm_head.weight, merged.get_input_embeddings().weight
+    assert torch.equal(head, embedding)
+    assert (head - before).abs().max() > 1e-3
+
+
+def test_what_is_trained_whole_is_trained_in_fp32(tmp_path, monkeypatch):
+    tokenizer = load_tokenizer(prepare())
+    weights = tiny(tokenizer).to(torch.bfloat16)
+    kinds = set()
+    monkeypatch.setattr(
+        training.StepBar,
+        "on_step_end",
+        lambda self, args, state, control, model, **_: kinds.update(
+            {p.dtype for p in model.parameters() if p.requires_grad}
+        ),
+    )
+    whole = {"modules_to_save": ["embed_tokens", "lm_head"]}
+    with torch.autocast("cpu", torch.bfloat16):  # as the trainer does on a GPU
+        train_adapter(weights, tokenizer, EXAMPLES, tmp_path, **(SETTINGS | whole))
+    assert kinds == {torch.float32}
