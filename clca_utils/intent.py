@@ -107,9 +107,11 @@ def extract(
         everyone,
     )
     asked = [expectation_prompt(*view) for view in views]
-    nothing = moments[0][0].model_copy(update={"setting": "N/A", "customs": []})
-    blank = expectation_prompt(nothing, "N/A", "N/A")  # the same whatever the batch holds
-    confidence = weigh(model, asked, blank, ["Yes", "No"])[:, 0]
+    blanks = [
+        expectation_prompt(scene.model_copy(update={"setting": "N/A"}), "N/A", "N/A")
+        for scene, _, _ in moments  # with its own customs, which alone make a model say yes
+    ]
+    confidence = weigh(model, asked, blanks, ["Yes", "No"])[:, 0]
     cultural = [i for i in everyone if confidence[i] >= cultural_threshold]
     expectations = dict(
         zip(

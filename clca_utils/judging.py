@@ -114,8 +114,11 @@ def judge_by_model(
         judge_prompt(aspect, scenario, dialogue.transcript(), verdicts)
         for (scenario, dialogue), verdicts in zip(cases, before, strict=True)
     ]
-    blank = judge_prompt(aspect, cases[0][0].model_copy(update={"setting": "N/A"}), "N/A")
-    shares = weigh(model, prompts, blank, [f" {label}" for label in LABELS])
+    blanks = [
+        judge_prompt(aspect, scenario.model_copy(update={"setting": "N/A"}), "N/A")
+        for scenario, _ in cases
+    ]
+    shares = weigh(model, prompts, blanks, [f" {label}" for label in LABELS])
     labels = [LABELS[row.argmax()] for row in shares]
     reasons = model.generate(
         [

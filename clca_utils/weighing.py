@@ -12,7 +12,7 @@ from clca_utils.chat_model import ChatModel, Conversation
 def weigh(
     model: ChatModel,
     conversations: Sequence[Conversation],
-    content_free: Conversation,
+    content_free: Sequence[Conversation],
     options: Sequence[str],
 ) -> NDArray[np.float64]:
     """Return the calibrated probability of each option for each conversation.
@@ -24,13 +24,12 @@ def weigh(
     Args:
         model: The judge.
         conversations: What to judge, n of them, each ending where an option would follow.
-        content_free: The same request about "N/A".
+        content_free: The same requests about "N/A", n of them.
         options: The k continuations to choose from.
 
     Returns:
         An array of shape (n, k), rows summing to 1.
     """
-    scores = model.option_logprobs(
-        [content_free, *conversations], [options] * (len(conversations) + 1)
-    )
-    return np.asarray(softmax(np.array(scores[1:]) - scores[0], axis=1))
+    asked = [*content_free, *conversations]
+    blank, scores = np.split(np.array(model.option_logprobs(asked, [options] * len(asked))), 2)
+    return np.asarray(softmax(scores - blank, axis=1))

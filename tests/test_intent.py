@@ -31,7 +31,7 @@ EVEN = np.log([0.5, 0.5])
 
 def scripted(replies, *yes):
     """Return a model with these replies that says yes to each expectation so surely."""
-    return ScriptedModel(replies, [EVEN, *[np.log([p, 1 - p]) for p in yes]])
+    return ScriptedModel(replies, [*[EVEN] * len(yes), *[np.log([p, 1 - p]) for p in yes]])
 
 
 def run(model, *turns, threshold=0.5):

@@ -101,9 +101,9 @@ def sure_of_good(probability):
 
 BAD = talk("Do come in.", "Thank you, gladly.", scene=OTHER)
 LOGPROBS = [
-    *[EVEN, sure_of_good(0.8), sure_of_good(0.3)],  # quality: content-free, first, second
-    *[EVEN, sure_of_good(0.4), sure_of_good(0.6)],  # culture
-    *[EVEN, sure_of_good(0.7), sure_of_good(0.05)],  # meta
+    *[EVEN, EVEN, sure_of_good(0.8), sure_of_good(0.3)],  # quality: content-free, then both
+    *[EVEN, EVEN, sure_of_good(0.4), sure_of_good(0.6)],  # culture
+    *[EVEN, EVEN, sure_of_good(0.7), sure_of_good(0.05)],  # meta
 ]
 REASONS = ["They listen.", "They ramble.", "Too direct.", "It fits.", "Fair.", "Too {long}."]
 
@@ -141,15 +141,15 @@ def test_what_the_judge_is_asked():
     judge(model, [(SCENE, GOOD), (OTHER, BAD)], 1, reject_confidence=0.9)
     asked = [prompt[1]["content"] for prompt in model.seen]
     begun = [prompt[2]["content"] for prompt in model.seen]
-    # each aspect: three weighed (the first about nothing), then two reasons
-    assert begun[:5] == ["Verdict:"] * 3 + ["Verdict: good. Reason:", "Verdict: bad. Reason:"]
+    # each aspect: four weighed (the first two about nothing), then two reasons
+    assert begun[:6] == ["Verdict:"] * 4 + ["Verdict: good. Reason:", "Verdict: bad. Reason:"]
     assert GOOD.transcript() not in asked[0]
     assert SCENE.setting not in asked[0]
-    assert GOOD.transcript() in asked[1]
-    assert SCENE.setting in asked[1]
-    assert "take place like this in Germany?" in asked[6]
-    assert "Quality good (80%): They listen." in asked[11]
-    assert "Culture bad (60%): Too direct." in asked[11]
+    assert GOOD.transcript() in asked[2]
+    assert SCENE.setting in asked[2]
+    assert "take place like this in Germany?" in asked[8]
+    assert "Quality good (80%): They listen." in asked[14]
+    assert "Culture bad (60%): Too direct." in asked[14]
     assert not [text for text in asked for private in PRIVATE if private in text]
 
 

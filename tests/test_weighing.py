@@ -15,9 +15,10 @@ BLANK = [user("N/A")]
 def shares(blank, *rows):
     """Return what is left of a model's log-probabilities for the options."""
     asked = [[user(str(n))] for n in range(len(rows))]
-    model = ScriptedModel(logprobs=[blank, *rows])
-    weighed = weigh(model, asked, BLANK, ["x"] * len(blank))
-    assert model.seen == [BLANK, *asked]
+    blanks = [BLANK] * len(rows)
+    model = ScriptedModel(logprobs=[*[blank] * len(rows), *rows])
+    weighed = weigh(model, asked, blanks, ["x"] * len(blank))
+    assert model.seen == [*blanks, *asked]
     return weighed
 
 
@@ -29,6 +30,14 @@ def test_a_model_that_likes_one_option_regardless_prefers_none():
 def test_shares_by_hand():
     # .4/.5 = .8 and .4/.25 = 1.6 add up to 2.4; .5/.5 and .25/.25 are alike
     weighed = shares(np.log([0.5, 0.25]), np.log([0.4, 0.4]), np.log([0.5, 0.25]))
+    assert weighed == pytest.approx(np.array([[1 / 3, 2 / 3], [1 / 2, 1 / 2]]))
+
+
+def test_each_case_is_measured_against_its_own_blank():
+    model = ScriptedModel(
+        logprobs=[np.log(row) for row in ([0.5, 0.25], [0.1, 0.1], *[[0.4, 0.4]] * 2)]
+    )
+    weighed = weigh(model, [[user("1")], [user("2")]], [BLANK, BLANK], ["x", "y"])
     assert weighed == pytest.approx(np.array([[1 / 3, 2 / 3], [1 / 2, 1 / 2]]))
 
 
