@@ -1,79 +1,72 @@
-"""Stage 05, first half: the survey's items are put to a model, and its weights noted.
+"""Stage 05, first half: the survey's items are put to a model, and its answers noted.
 
-The model never has to obey a format: it is asked how probable the number of each option is as its
-first word. Each item is asked with its options in every rotated order, so that a liking for "1"
-spreads evenly over the options.
+A model is asked how probable the label of each option is as its first word, so it never has to
+obey a format. Each item is asked with its options in every rotated order, so that a liking for "1"
+spreads evenly over the options, and beside a question without content, which shows that liking
+bare. A model on a server that tells no probabilities writes its answer instead.
 """
 
-import random
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal, NamedTuple
 
-import pandas as pd
-from pydantic import BaseModel
+from tqdm import tqdm
 
+from clca_utils.answers import SCHEMA, is_written, write_part
 from clca_utils.chat_model import ChatModel, Conversation, system, user
-from clca_utils.culture import Culture
-from clca_utils.files import fingerprint, in_batches
-from clca_utils.survey import SurveyItem
+from clca_utils.files import fingerprint, package_files, seed_of
+from clca_utils.items import SurveyItem
+from clca_utils.replies import read_reply
+from clca_utils.respondents import JOINT, Respondent, persona_words
 
-FRAME = {
-    "gender": ["a woman", "a man"],
-    "settlement": ["in a village", "in a small town", "in a large city"],
-    "education": [
-        "finished primary school",
-        "finished secondary school",
-        "hold a university degree",
-    ],
-    "marital": ["single", "married", "divorced", "widowed"],
-    "employment": ["employed", "self-employed", "looking for work", "retired", "a student"],
-}
-"""Categories that the WVS questionnaire asks respondents about, in our words."""
+Method = Literal["weigh", "generate"]
+Orders = Literal["all", "first"]
 
+PART = 8
+"""Respondents in a part: what a kill can cost."""
 
-class Respondent(BaseModel):
-    """Whom the model is asked to answer as."""
+REPLY_TOKENS = 12
+"""Longest written answer: a label, or the text of an option."""
 
-    id: int
-    description: str
-    synthetic: bool
+WRITTEN = 32
+"""Answers written in one batch."""
+
+NOTHING = "N/A"
 
 
-class Asked(BaseModel):
-    """One item in one order, put to the model as one respondent."""
-
-    respondent: int
-    qid: str
-    order: int
-    logprobs: list[float]
+Row = tuple[object, ...]
+"""A row of the table from `qid` on."""
 
 
-def synthetic_respondents(culture: Culture, count: int, seed: int) -> list[Respondent]:
-    """Return made-up respondents; with `count` 0, one person of whom only the country is known.
+class Questionnaire(NamedTuple):
+    """Who is asked what, and how.
 
-    Every category of the frame is equally likely, so a sample is not representative of anyone; it
-    varies the persona, no more.
-
-    Args:
-        culture: Where they live.
-        count: How many.
-        seed: Of the draws.
+    Attributes:
+        condition: Its name in the table: "main", or a validity check's.
+        respondents: Those asked.
+        items: What they are asked.
+        orders: "all" rotated orders of the options, or only the "first".
+        method: "weigh" the options, or "generate" and read what was written.
+        temperature: Of a written answer; 0 takes the likeliest.
+        seed: Of a written answer.
     """
-    if count == 0:
-        text = f"You are a person living in {culture.country}."
-        return [Respondent(id=0, description=text, synthetic=False)]
-    rng = random.Random(f"{seed}/{culture.iso3}/respondents")
-    people = []
-    for number in range(count):
-        drawn = {name: rng.choice(values) for name, values in FRAME.items()}
-        age = rng.randint(18, 80)
-        text = (
-            f"You are {drawn['gender']} of {age} living {drawn['settlement']} in "
-            f"{culture.country}. You are {drawn['marital']}, you {drawn['education']}, "
-            f"and you are {drawn['employment']}."
-        )
-        people.append(Respondent(id=number, description=text, synthetic=True))
-    return people
+
+    condition: str
+    respondents: Sequence[Respondent]
+    items: Sequence[SurveyItem]
+    orders: Orders = "all"
+    method: Method = "weigh"
+    temperature: float = 1.0
+    seed: int = 0
+
+    def asked(self) -> list[tuple[SurveyItem, int]]:
+        """Return each item with each order it is asked in."""
+        return [
+            (item, order)
+            for item in self.items
+            for order in range(len(item.options) if self.orders == "all" else 1)
+        ]
 
 
 def rotated(options: Sequence[str], order: int) -> list[str]:
@@ -82,84 +75,109 @@ def rotated(options: Sequence[str], order: int) -> list[str]:
 
 
 def item_prompt(respondent: Respondent, item: SurveyItem, order: int) -> Conversation:
-    """Ask a respondent one item, the options numbered in the order given."""
-    lines = [f"{i}. {text}" for i, text in enumerate(rotated(item.options, order), start=1)]
+    """Ask a respondent one item, the options labelled in the order given."""
+    instruction = persona_words(respondent.language).instruction
+    how = instruction.number if item.labels[0] == "1" else instruction.letter
+    told = [respondent.description, how] if respondent.description else [how]
+    shown = zip(item.labels, rotated(item.options, order), strict=True)
+    lines = [f"{label}. {text}" for label, text in shown]
     return [
-        system(
-            f"{respondent.description} You take part in a survey. Answer each question as you "
-            "would, with the number of one option and nothing else."
-        ),
+        system(JOINT.get(respondent.language, " ").join(told)),
         user("\n".join([item.question, *lines])),
     ]
 
 
-def ask_respondent(
-    model: ChatModel, respondent: Respondent, items: Sequence[SurveyItem], orders: str
-) -> list[Asked]:
+def content_free(count: int) -> SurveyItem:
+    """Return a question that says nothing, with as many options (Zhao et al. 2021)."""
+    return SurveyItem(qid="Q0", topic="none", question=NOTHING, options=[NOTHING] * count)
+
+
+def weigh_items(model: ChatModel, respondent: Respondent, form: Questionnaire) -> Iterator[Row]:
     """Put all items to the model as one respondent, in one batch that shares the persona."""
-    asked = [
-        (item, order)
-        for item in items
-        for order in range(len(item.options) if orders == "all" else 1)
-    ]
+    asked = form.asked()
+    counts = sorted({len(item.options) for item in form.items})
+    blanks = [content_free(count) for count in counts]
+    prompts = [*asked, *((blank, 0) for blank in blanks)]
     weights = model.option_logprobs(
-        [item_prompt(respondent, item, order) for item, order in asked],
-        [[str(i + 1) for i in range(len(item.options))] for item, _ in asked],
+        [item_prompt(respondent, item, order) for item, order in prompts],
+        [item.labels for item, _ in prompts],
     )
-    return [
-        Asked(respondent=respondent.id, qid=item.qid, order=order, logprobs=row.tolist())
-        for (item, order), row in zip(asked, weights, strict=True)
-    ]
+    blank_of = dict(zip(counts, weights[len(asked) :], strict=True))
+    for (item, order), row in zip(asked, weights, strict=False):
+        blank = blank_of[len(item.options)]
+        yield from _rows(item, order, row.tolist(), blank.tolist(), "weighed", "")
+
+
+def write_items(model: ChatModel, respondent: Respondent, form: Questionnaire) -> Iterator[Row]:
+    """Let the model write its answer to each item as one respondent, and read it."""
+    asked, replies = form.asked(), list[str]()
+    for start in range(0, len(asked), WRITTEN):
+        some = asked[start : start + WRITTEN]
+        replies += model.generate(
+            [item_prompt(respondent, item, order) for item, order in some],
+            max_new_tokens=REPLY_TOKENS,
+            seeds=[seed_of(form.seed, respondent, item.qid, order) for item, order in some],
+            temperature=form.temperature,
+        )
+    for (item, order), reply in zip(asked, replies, strict=True):
+        options = rotated(item.options, order)
+        position, status = read_reply(reply, item.labels, options)
+        chosen = [0.0 if place == position else -math.inf for place in range(len(options))]
+        yield from _rows(item, order, chosen, [0.0] * len(options), status, reply)
+
+
+def _rows(
+    item: SurveyItem,
+    order: int,
+    logprobs: Sequence[float],
+    blanks: Sequence[float],
+    *words: str,
+) -> Iterator[Row]:
+    """Return one item's rows in the table, from `qid` on; `words` are status and reply."""
+    count = len(logprobs)
+    for place, (logprob, blank) in enumerate(zip(logprobs, blanks, strict=True)):
+        option = (place + order) % count + 1
+        yield item.qid, order, option, place + 1, logprob, blank, *words
 
 
 def ask(
     model: ChatModel,
-    respondents: Sequence[Respondent],
-    items: Sequence[SurveyItem],
+    forms: Iterable[Questionnaire],
     *,
     variant: str,
-    orders: str,
-    ledger: Path,
+    parts: Path,
     key: str,
-) -> pd.DataFrame:
-    """Put the items to the model as every respondent; respondents once done survive a kill.
+) -> list[Path]:
+    """Put questionnaires to the model; respondents once asked survive a kill.
 
     Args:
         model: Who answers.
-        respondents: As whom.
-        items: The survey's items.
+        forms: What is asked; each under its own condition.
         variant: How this model is called in the table: "before" or "after".
-        orders: "all" rotated orders of the options, or only the "first".
-        ledger: Where finished respondents are kept meanwhile.
+        parts: Folder of the parts, which are kept until the caller has joined them.
         key: Fingerprint of the model's weights.
 
     Returns:
-        One row per option asked: variant, respondent, qid, order, option (code from 1), position
-        (from 1), logprob (natural log, not normalised over the options).
+        The parts, in order, with the columns of `answers.SCHEMA`.
     """
-    asked = in_batches(
-        respondents,
-        lambda some: [
-            row for person in some for row in ask_respondent(model, person, items, orders)
-        ],
-        schema=Asked,
-        batch_size=1,
-        ledger=ledger,
-        key=fingerprint(key, respondents, items, orders),
-        what=f"respondents {variant}",
-    )
-    return pd.DataFrame(
-        [
-            {
-                "variant": variant,
-                "respondent": row.respondent,
-                "qid": row.qid,
-                "order": row.order,
-                "option": (position + row.order) % len(row.logprobs) + 1,
-                "position": position + 1,
-                "logprob": logprob,
-            }
-            for row in asked
-            for position, logprob in enumerate(row.logprobs)
-        ]
-    )
+    written = []
+    ways = {"weigh": weigh_items, "generate": write_items}
+    for form in forms:
+        what = f"{variant}, {form.condition}"
+        # a part of another version of this package isn't resumed
+        whole = fingerprint(key, variant, form, *package_files())
+        with tqdm(total=len(form.respondents), desc=what, mininterval=1.0) as progress:
+            for start in range(0, len(form.respondents), PART):
+                some = form.respondents[start : start + PART]
+                path = parts / variant / fingerprint(form.condition) / f"{start:06d}.parquet"
+                if not is_written(path, whole):
+                    rows = [
+                        (variant, form.condition, person.id, *row)
+                        for person in some
+                        for row in ways[form.method](model, person, form)
+                    ]
+                    columns = map(list, zip(*rows, strict=True))
+                    write_part(path, dict(zip(SCHEMA.names, columns, strict=True)), whole)
+                written.append(path)
+                progress.update(len(some))
+    return written

@@ -4,12 +4,17 @@ import contextlib
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clca_utils import runner
-from clca_utils.files import StudyError, shown
+from clca_utils.files import StudyError, shown, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from clca_utils.items import SurveyItem
 
 HELP = "CLCA: a study of culture adaptation of language models, from parameters to figures."
 app = typer.Typer(
@@ -17,9 +22,18 @@ app = typer.Typer(
 )
 model = typer.Typer(help="The embedded model.", no_args_is_help=True)
 app.add_typer(model, name="model")
+survey = typer.Typer(
+    help="What people answered, and answers from anywhere scored by it.", no_args_is_help=True
+)
+app.add_typer(survey, name="survey")
 
 Params = Annotated[str, typer.Argument(help="A study's YAML file, or its name in params/.")]
 Results = Annotated[Path, typer.Option(help="Where run folders are.")]
+Items = Annotated[
+    Path | None, typer.Option(help="Another wording of the items (YAML or question_metadata.json).")
+]
+
+EMD_TITLE = "Earth mover's distance of WorldValuesBench"
 
 
 @contextlib.contextmanager
@@ -72,3 +86,116 @@ def prepare() -> None:
 
     with plainly():
         typer.echo(embedded.prepare())
+
+
+@survey.command("check")
+def survey_check(
+    file: Annotated[Path, typer.Argument(help="Microdata, or a csv of countries' shares.")],
+    items: Items = None,
+) -> None:
+    """Tell what a file of people's answers holds and what can be compared with it."""
+    from clca_utils import microdata  # noqa: PLC0415 (as below: only needed here)
+
+    with plainly():
+        asked = _all_items(items)
+        source = file.absolute()
+        if microdata.kind_of(source) == "aggregates":
+            table = _coverage(source, asked)
+            people = f"the shares of {len(table)} countries, but no single people to be asked as"
+        else:
+            table = microdata.file_report(source, asked)
+            table["missing_items"] = [_few(names) for names in table["missing_items"]]
+            people = f"{table['respondents'].sum():,} respondents of {len(table)} countries"
+        _show(table)
+        typer.echo(
+            f"{shown(source)} holds {people}; of the {len(asked)} items {table['items'].min()} to "
+            f"{table['items'].max()} can be compared, depending on the country."
+        )
+
+
+@survey.command("score")
+def survey_score(
+    answers: Annotated[
+        Path, typer.Argument(help="A csv of QUESTION_ID, PARTICIPANT_ID and SCORE.")
+    ],
+    respondents: Annotated[
+        Path | None,
+        typer.Option(help="The people: microdata or a csv of shares; the shipped shares without."),
+    ] = None,
+    country: Annotated[str, typer.Option(help="Three letters; only its people count.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Where to write the table as a csv.")] = None,
+    items: Items = None,
+) -> None:
+    """Score answers, from whatever model, by the people's."""
+    from clca_utils import scoring  # noqa: PLC0415
+    from clca_utils.measures import MEASURES  # noqa: PLC0415
+
+    with plainly():
+        asked = _all_items(items)
+        scores = scoring.read_scores(answers.absolute())
+        people = scoring.load_people(respondents.absolute() if respondents else "", asked, country)
+        table = scoring.score_answers(scores, people, asked)
+        summary = (
+            scoring.score_summary(scores, people, asked).set_index("line").drop(columns="items")
+        )
+        titles = {name: one.title for name, one in MEASURES.items()}
+        titles |= {"accuracy": "Accuracy", "closeness": "Closeness", scoring.EMD: EMD_TITLE}
+        better = {name: one.better for name, one in MEASURES.items()}
+        lines = summary.T.rename_axis("measure").reset_index()
+        lines.insert(1, "better", lines["measure"].map(better).fillna("lower"))
+        _show(lines.replace({"measure": titles}))
+        some = {"accuracy": "accuracy", "closeness": "closeness", "js_distance": "JS distance"}
+        some |= {scoring.EMD: "EMD"}
+        _show(table[["qid", "answered", "invalid", *some]].rename(columns=some))
+        answered, invalid, unmatched = table[["answered", "invalid", "unmatched"]].sum()
+        unknown = len(scores) - answered - invalid - unmatched
+        typer.echo(
+            f"{len(scores)} answers: {answered} compared (items: {(table['answered'] > 0).sum()}), "
+            f"{invalid} invalid, {unmatched} without an answer of the participant's own, {unknown} "
+            "to items that are unknown or without data."
+        )
+        if out:
+            write_text(out.absolute(), table.to_csv(index=False))
+            typer.echo(f"The table is in {shown(out.absolute())}.")
+
+
+def _all_items(path: Path | None) -> "list[SurveyItem]":
+    """Return every item of the survey, in the user's wording if there is one."""
+    from clca_utils.items import load_items  # noqa: PLC0415
+
+    return load_items("all", path=path.absolute() if path else "")
+
+
+def _coverage(source: Path, items: "list[SurveyItem]") -> "pd.DataFrame":
+    """Return a row per country of a file of shares: how many items have data of which trust."""
+    import pandas as pd  # noqa: PLC0415
+
+    from clca_utils.survey import coverage, load_marginals  # noqa: PLC0415
+
+    marginals = load_marginals(source, items)
+    countries = sorted(set(marginals["country"]))
+    parts = pd.concat([coverage(marginals, one, items).assign(country=one) for one in countries])
+    compared = parts[parts["status"].str.startswith("compared")]
+    by_country = compared.groupby("country")["tier"]
+    report = pd.crosstab(parts["country"], parts["status"])
+    report.insert(0, "items", by_country.size().reindex(countries, fill_value=0))
+    report["tiers"] = by_country.agg(lambda tiers: ", ".join(sorted(set(tiers))))
+    return report.fillna({"tiers": ""}).reset_index()
+
+
+def _show(table: "pd.DataFrame") -> None:
+    """Print a frame."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    cells = table.map(lambda x: f"{x:.3f}" if isinstance(x, float) else str(x)).replace("nan", "")
+    grid = Table(*map(str, table.columns))
+    for row in cells.to_numpy():
+        grid.add_row(*row)
+    Console().print(grid)
+
+
+def _few(names: str, most: int = 6) -> str:
+    """Return a list of names, cut where it's long."""
+    first = names.split(", ")
+    return names if len(first) <= most else f"{', '.join(first[:most])}, … ({len(first)})"

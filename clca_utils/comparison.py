@@ -4,20 +4,42 @@ The tables are kept as CSV files, so that every number and figure can be remade 
 and without the survey file.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
+from clca_utils.answers import condition
+from clca_utils.cultural_map import (
+    FEATURES,
+    CulturalMap,
+    fit_map,
+    inglehart_welzel,
+    item_means,
+    map_items,
+    project,
+)
 from clca_utils.culture import Culture
 from clca_utils.files import StudyError, shown, write_text
-from clca_utils.measures import item_table, option_shares, position_shares, reference_lines
-from clca_utils.survey import SurveyItem, coverage, coverage_note, people_of
+from clca_utils.items import MAP_ITEMS, MAP_TOPIC, SurveyItem
+from clca_utils.measures import Floats, item_table, mean_scores, respondent_table, spearman
+from clca_utils.references import reference_lines
+from clca_utils.shares import (
+    main_reading,
+    option_shares,
+    outside_mass,
+    person_shares,
+    position_shares,
+    readings_of,
+    share_vectors,
+)
+from clca_utils.survey import LOW_TRUST, Survey, country_shares, coverage, coverage_note, people_of
+from clca_utils.uncertainty import crossed_interval, respondent_interval, survey_metrics
 
 PEOPLE = "people"
+UNIFORM = "uniform"
 
 
 @dataclass(frozen=True)
@@ -25,12 +47,14 @@ class Comparison:
     """The tables of one run.
 
     Attributes:
-        shares: variant ("before", "after", "people"), qid, option, share.
-        items: variant, qid, topic, orders ("all" or "first") and the measures, item by item;
-            without "first" where only that order was asked.
+        shares: variant ("before", "after", "people"), qid, option, share; of the main reading.
+        items: variant, qid, topic, reading and the measures, item by item; the last of
+            `shares.READINGS` that is there is the main one.
         references: line, qid and the measures.
         positions: variant, scale, position, share.
-        coverage: qid, tier, n, status, country, iso3: what is known of the people.
+        coverage: qid, tier, n, status, country, iso3, asked_as (whom the model answered as).
+        places: map ("values", "inglehart-welzel"), kind ("country", "before", "after",
+            "uniform"), label, x, y, known (share of the map's features), tier, x_title, y_title.
     """
 
     shares: pd.DataFrame
@@ -38,6 +62,7 @@ class Comparison:
     references: pd.DataFrame
     positions: pd.DataFrame
     coverage: pd.DataFrame
+    places: pd.DataFrame
 
     @property
     def country(self) -> str:
@@ -45,12 +70,23 @@ class Comparison:
         return str(self.coverage["country"].iloc[0])
 
     @property
-    def note(self) -> str:
-        """What to know about the people's data, in a sentence."""
-        return coverage_note(self.coverage, str(self.coverage["iso3"].iloc[0]))
+    def iso3(self) -> str:
+        """Its three letters."""
+        return str(self.coverage["iso3"].iloc[0])
 
     @property
-    def people(self) -> dict[str, npt.NDArray[np.float64]]:
+    def note(self) -> str:
+        """What to know about the people's data and the respondents, in a sentence each."""
+        as_whom = self.coverage["asked_as"].iloc[0]
+        return f"{coverage_note(self.coverage, self.iso3)} Asked as {as_whom}."
+
+    @property
+    def tiers(self) -> dict[str, str]:
+        """How far each item's data is to be trusted."""
+        return dict(zip(self.coverage["qid"], self.coverage["tier"], strict=True))
+
+    @property
+    def people(self) -> dict[str, Floats]:
         """The people's answers: qid to shares of the options, in order."""
         theirs = self.shares[self.shares["variant"] == PEOPLE].sort_values("option")
         return {str(qid): group["share"].to_numpy() for qid, group in theirs.groupby("qid")}
@@ -60,44 +96,184 @@ class Comparison:
         """The model's answers alone."""
         return self.shares[self.shares["variant"] != PEOPLE]
 
+    @property
+    def main(self) -> pd.DataFrame:
+        """The measures of the main reading, item by item."""
+        return main_reading(self.items)
+
 
 def compare(
     answers: pd.DataFrame,
     culture: Culture,
-    marginals: pd.DataFrame,
-    items: list[SurveyItem],
+    survey: Survey,
+    items: Sequence[SurveyItem],
     seed: int,
+    *,
+    asked_as: str = "",
 ) -> Comparison:
     """Compare a model's answers with those of a country's people.
 
     Args:
-        answers: The frame of answers.parquet; see `clca_utils.measures`.
+        answers: The frame of answers.parquet; only the main measurement counts.
         culture: Whose people.
-        marginals: What `survey.load_marginals` returns.
+        survey: What people answered.
         items: The items asked.
         seed: Of the human floor's draws.
+        asked_as: Whom the model answered as, in words.
 
     Raises:
-        StudyError: The marginals hold nothing of the country.
+        StudyError: The survey holds nothing of the country.
     """
-    people = people_of(marginals, culture.iso3, items)
+    main = condition(answers, "main")
+    people = people_of(survey.marginals, culture.iso3, items)
     theirs = pd.DataFrame(
         [(PEOPLE, qid, i, share) for qid, row in people.items() for i, share in enumerate(row, 1)],
         columns=["variant", "qid", "option", "share"],
     )
-    several: list[Literal["all", "first"]] = ["all", "first"]
-    table = [
-        item_table(option_shares(answers, orders), people, items).assign(orders=orders)
-        for orders in several[: 1 + answers["order"].any()]
+    outside, readings = outside_mass(main), readings_of(main)
+    shares = {reading: option_shares(main, reading) for reading in readings}
+    tables = [
+        item_table(shares[reading], people, items, outside).assign(reading=reading)
+        for reading in readings
     ]
-    known = coverage(marginals, culture.iso3, items)
+    usual = shares[readings[-1]].astype({"variant": str, "qid": str})
+    known = coverage(survey.marginals, culture.iso3, items)
+    halves = survey.halves(culture.iso3, items, seed)
     return Comparison(
-        shares=pd.concat([option_shares(answers), theirs], ignore_index=True),
-        items=pd.concat(table, ignore_index=True),
-        references=reference_lines(marginals, culture.iso3, items, seed),
-        positions=position_shares(answers),
-        coverage=known.assign(country=culture.country, iso3=culture.iso3),
+        shares=pd.concat([usual, theirs], ignore_index=True),
+        items=pd.concat(tables, ignore_index=True),
+        references=reference_lines(survey.marginals, culture.iso3, items, seed, halves=halves),
+        positions=position_shares(main),
+        coverage=known.assign(country=culture.country, iso3=culture.iso3, asked_as=asked_as),
+        places=places(usual, survey.marginals, items),
     )
+
+
+def metrics_of(
+    seen: Comparison, answers: pd.DataFrame, survey: Survey, seed: int
+) -> dict[str, float]:
+    """Return the numbers of a run's metrics file.
+
+    Those of `uncertainty.survey_metrics`; `low_trust_items`; and per variant: `outside_<variant>`,
+    the probability outside the options; `refused_<variant>` and `unparsable_<variant>`, shares of
+    written answers; `spearman_<variant>`, of the items' mean answers; intervals of the JS distance
+    over respondents, `js_distance_<variant>_respondents_low`, and over respondents and items,
+    `..._crossed_low` (and `_high`); where the respondents are from microdata, `own_accuracy_` and
+    `own_closeness_<variant>`, of each one's own answers.
+    """
+    main = condition(answers, "main")
+    people, persons = seen.people, person_shares(main, readings_of(main)[-1])
+    metrics = survey_metrics(seen.items, seen.references, seed)
+    trust = seen.coverage["status"] == "compared, low trust"
+    metrics["low_trust_items"] = float(trust.sum())
+    outside = outside_mass(main).groupby("variant", observed=True)["outside"].mean()
+    own = respondent_table(persons, survey.people) if survey.people is not None else None
+    vectors = share_vectors(seen.model_shares)
+    for variant, mine in persons.groupby("variant", observed=True):
+        metrics[f"outside_{variant}"] = float(outside[variant])
+        status = main.loc[main["variant"] == variant, "status"]
+        if (status != "weighed").any():
+            for word in ("refused", "unparsable"):
+                metrics[f"{word}_{variant}"] = float((status == word).mean())
+        qids = [qid for qid in people if (str(variant), qid) in vectors]
+        means = mean_scores(vectors[str(variant), qid] for qid in qids)
+        metrics[f"spearman_{variant}"] = spearman(means, mean_scores(people[qid] for qid in qids))
+        metrics[f"respondents_{variant}"] = float(mine["respondent"].nunique())
+        if mine["respondent"].nunique() > 1:
+            for name, interval in (
+                ("respondents", respondent_interval(mine, people, seed)),
+                ("crossed", crossed_interval(mine, people, seed)),
+            ):
+                metrics[f"js_distance_{variant}_{name}_low"] = interval.low
+                metrics[f"js_distance_{variant}_{name}_high"] = interval.high
+        if own is not None:
+            part = own[own["variant"] == variant]
+            metrics |= {f"own_{m}_{variant}": part[m].mean() for m in ("accuracy", "closeness")}
+    return metrics
+
+
+def places(
+    shares: pd.DataFrame, marginals: pd.DataFrame, items: Sequence[SurveyItem]
+) -> pd.DataFrame:
+    """Return where countries, the model and the even answer lie on cultural maps.
+
+    One map through the items of the study, and, where the items and the people's answers to them
+    are there, that of Inglehart and Welzel; see `clca_utils.cultural_map`.
+
+    Args:
+        shares: The model's answers: variant, qid, option, share.
+        marginals: The people's.
+        items: The items asked.
+
+    Returns:
+        The table of `Comparison.places`; empty where no map can be drawn.
+    """
+    values = [item for item in items if item.topic != MAP_TOPIC]
+    by_country = {
+        str(iso3): country_shares(some, str(iso3), items)
+        for iso3, some in marginals.groupby("country")
+    }
+    vectors = share_vectors(shares)
+    models: dict[str, dict[str, Floats]] = {}
+    for (variant, qid), row in vectors.items():
+        models.setdefault(variant, {})[qid] = row
+    even = {item.qid: np.full(len(item.options), 1 / len(item.options)) for item in items}
+    tiers = {str(iso3): _worst(some) for iso3, some in marginals.groupby("country")["tier"]}
+    tables = []
+    if len(values) > 1:
+        countries, rest = (
+            _table({name: item_means(row, values) for name, row in rows.items()})
+            for rows in (by_country, models)
+        )
+        drawn, features = fit_map(countries), item_means(even, values)
+        tables += [_placed("values", drawn, countries, rest, even=features, tiers=tiers)]
+    if set(MAP_ITEMS) <= set(even):
+        countries, rest = (
+            _table({name: map_items(row) for name, row in rows.items()})
+            for rows in (by_country, models)
+        )
+        countries = countries.reindex(columns=list(FEATURES)).dropna()
+        if len(countries) > 2:
+            drawn, features = inglehart_welzel(countries), map_items(even)
+            name = "inglehart-welzel"
+            tables += [_placed(name, drawn, countries, rest, even=features, tiers=tiers)]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=PLACES)
+
+
+PLACES = ["map", "kind", "label", "x", "y", "known", "tier", "x_title", "y_title"]
+
+
+def _table(rows: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    return pd.DataFrame.from_dict({k: dict(v) for k, v in rows.items()}, orient="index")
+
+
+def _worst(tiers: "pd.Series[str]") -> str:
+    """Return the tier of a country as a whole: low trust only if most of its data is."""
+    low = tiers.isin(LOW_TRUST)
+    return str((tiers[low] if low.mean() > 0.5 else tiers[~low]).mode().iloc[0])
+
+
+def _placed(
+    name: str,
+    drawn: CulturalMap,
+    countries: pd.DataFrame,
+    models: pd.DataFrame,
+    *,
+    even: Mapping[str, float],
+    tiers: Mapping[str, str],
+) -> pd.DataFrame:
+    """Return the places on one map, as rows of `Comparison.places`."""
+    groups = [
+        project(drawn, countries).assign(kind="country"),
+        project(drawn, models).assign(kind=list(models.index)),
+        project(drawn, _table({UNIFORM: even})).assign(kind=UNIFORM),
+    ]
+    table = pd.concat(groups).rename_axis("label").reset_index()
+    x, y = drawn.loadings.columns
+    table = table.rename(columns={x: "x", y: "y"}).assign(
+        map=name, tier=table["label"].map(tiers), x_title=drawn.title(x), y_title=drawn.title(y)
+    )
+    return table.dropna(subset=["x", "y"]).fillna({"tier": ""})[PLACES]
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:

@@ -201,6 +201,11 @@ def fingerprint(*parts: object) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 
 
+def package_files() -> list[Path]:
+    """Return the package's own source, for fingerprints of what it computes."""
+    return sorted(Path(__file__).parent.glob("*.py"))
+
+
 def seed_of(*parts: object) -> int:
     """Return a seed for one draw, made of what the draw is for: the same on every machine."""
     return int(fingerprint(*parts), 16) % 2**31
@@ -238,7 +243,7 @@ def in_batches(
     Returns:
         The records of all batches, in order.
     """
-    key = fingerprint(key, batch_size, len(items), *sorted(Path(__file__).parent.glob("*.py")))
+    key = fingerprint(key, batch_size, len(items), *package_files())
     # a kill may have cut a character in two: it is in the line to be dropped
     text = ledger.read_text(encoding="utf-8", errors="replace") if ledger.is_file() else ""
     lines = text.split("\n")[:-1]

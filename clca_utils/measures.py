@@ -1,14 +1,10 @@
-"""How far a model's answers lie from a people's, and what that distance is worth.
+"""How far a model's answers lie from a people's: formulas on shares of options, one per idea.
 
-A distance alone says little, so each one is read against reference lines computed on the same
-items: knowing nothing (uniform), knowing the most frequent answer (majority), always choosing the
-first option, being another country's people, and the distance two samples of the same people
-have from each other (the human floor).
-
-`answers` below is the frame of answers.parquet: variant, respondent, qid, order, option, position,
-logprob (natural log of the probability of the option's label, not normalised over the options).
+Every measure takes the model's shares and the people's, both with the options along the last axis,
+and gives one number per row; `MEASURES` lists them with the direction in which each is better.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, NamedTuple
 
@@ -16,87 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from scipy import stats
-from scipy.special import rel_entr
+from scipy.special import log_softmax, rel_entr, xlogy
 
 from clca_utils.files import StudyError
-from clca_utils.survey import SurveyItem, country_shares
+from clca_utils.items import SurveyItem
+from clca_utils.shares import share_vectors
 
 Floats = npt.NDArray[np.float64]
-
-ASKED = ["variant", "respondent", "qid", "order"]
-UNKNOWN_N = 1000
-"""Respondents assumed for the human floor where the survey's n isn't published: as many as the
-published evaluation draws per culture (arXiv 2504.02953)."""
-
-
-def _renormalised(answers: pd.DataFrame) -> pd.DataFrame:
-    """Add `p`, the probability of each option given that one of the options is chosen."""
-    top = answers.groupby(ASKED)["logprob"].transform("max")
-    if not (np.isfinite(top).all() and answers["logprob"].notna().all()):
-        row = answers[~np.isfinite(top) | answers["logprob"].isna()].iloc[0]
-        raise StudyError(
-            f"answers.parquet, logprob: no number for {row['qid']} of variant {row['variant']!r} "
-            "(the model's output isn't finite); train again with a lower learning rate."
-        )
-    table = answers.assign(p=np.exp(answers["logprob"] - top))
-    table["p"] /= table.groupby(ASKED)["p"].transform("sum")
-    return table
-
-
-def option_shares(answers: pd.DataFrame, orders: Literal["all", "first"] = "all") -> pd.DataFrame:
-    """Return the share of each option among a model's respondents.
-
-    Per respondent, item and order the options' probabilities are renormalised (softmax of logprob
-    over the options), then averaged over the orders, then over the respondents.
-
-    Args:
-        answers: The frame of answers.parquet.
-        orders: "all" averages over the rotated orders, so that a liking for a position cancels;
-            "first" takes the questionnaire's own order alone, as single-prompt evaluations do.
-
-    Returns:
-        Columns variant, qid, option, share; shares of a variant's item add up to 1.
-    """
-    asked = answers[answers["order"] == 0] if orders == "first" else answers
-    person = _renormalised(asked).groupby(["variant", "respondent", "qid", "option"], sort=False)
-    mean = person["p"].mean().groupby(["variant", "qid", "option"], sort=False).mean()
-    return mean.rename("share").reset_index()
-
-
-def share_vectors(shares: pd.DataFrame) -> dict[tuple[str, str], Floats]:
-    """Return what `option_shares` returns as (variant, qid) to the shares of the options 1..k."""
-    return {
-        (str(variant), str(qid)): group.sort_values("option")["share"].to_numpy(dtype=float)
-        for (variant, qid), group in shares.groupby(["variant", "qid"], sort=False)
-    }
-
-
-def outside_mass(answers: pd.DataFrame) -> pd.DataFrame:
-    """Return the probability a model put on anything but the options' labels.
-
-    Mean over respondents and orders of 1 - sum(exp(logprob)); 0 to 1, lower is better. A value
-    near 1 says that the renormalised shares rest on a sliver of the model's belief.
-
-    Returns:
-        Columns variant, qid, outside.
-    """
-    inside = answers.assign(p=np.exp(answers["logprob"])).groupby(ASKED)["p"].sum()
-    outside = (1 - inside).clip(lower=0).groupby(["variant", "qid"]).mean()
-    return outside.rename("outside").reset_index()
-
-
-def position_shares(answers: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean renormalised probability of each displayed position, over all orders.
-
-    With all rotations asked every option stands equally often at every position, so 1/scale
-    everywhere means no position bias, whatever the model believes about the items.
-
-    Returns:
-        Columns variant, scale (number of options), position, share.
-    """
-    table = _renormalised(answers)
-    table["scale"] = table.groupby(ASKED)["option"].transform("size")
-    return table.groupby(["variant", "scale", "position"])["p"].mean().rename("share").reset_index()
 
 
 def js_distance(p: npt.ArrayLike, q: npt.ArrayLike) -> Floats:
@@ -124,13 +46,49 @@ def kl(p: npt.ArrayLike, q: npt.ArrayLike, smoothing: float = 1e-3) -> Floats:
     return np.asarray(np.clip(rel_entr(p, q).sum(axis=-1), 0, None))
 
 
+def kl_release(model: npt.ArrayLike, people: npt.ArrayLike, outside: npt.ArrayLike = 0.0) -> Floats:
+    """Return the divergence as the evaluation released with arXiv 2504.02953 computes it.
+
+    sum(p * (ln p - log_softmax(q))) in nats, where p are the people's shares with a last option of
+    0 for invalid answers, and q the model's with `outside` there: shares, not logits, go through
+    the softmax (`torch.nn.functional.kl_div(log_softmax(q), p)`, summed). So its smallest value
+    isn't 0: no q is sharper than e to 1, a perfect answer still costs up to about ln(e + k) - 1,
+    and where the people agree, naming only their majority costs less than answering as they do.
+    It's here to stand beside published numbers; lower is called closer. Works along the last axis.
+
+    Args:
+        model: Shares of the model's valid answers.
+        people: Shares of the people's answers.
+        outside: Share of the model's answers that were invalid, one number or one per row.
+    """
+    model, people, outside = (np.asarray(x, dtype=float) for x in (model, people, outside))
+    q = model * (1 - outside[..., None])
+    spare = np.broadcast_to(outside[..., None], (*q.shape[:-1], 1))
+    costs = -log_softmax(np.concatenate([q, spare], axis=-1), axis=-1)[..., :-1]
+    return np.asarray((xlogy(people, people) + people * costs).sum(axis=-1))
+
+
 def total_variation(p: npt.ArrayLike, q: npt.ArrayLike) -> Floats:
     """Return sum(|p - q|)/2: the share of people who'd have to change their answer; 0 to 1.
 
-    Lower is closer. Works along the last axis.
+    Symmetric, a metric; lower is closer. Levin and Peres 2017, Markov Chains and Mixing Times,
+    section 4.1. Works along the last axis.
     """
     difference = np.asarray(p, dtype=float) - np.asarray(q, dtype=float)
     return np.asarray(np.abs(difference).sum(axis=-1) / 2)
+
+
+def wasserstein_1(p: npt.ArrayLike, q: npt.ArrayLike) -> Floats:
+    """Return how far answers must move along the scale to turn p into q: sum(|P - Q|)/(k - 1).
+
+    P and Q are the cumulated shares; the options stand at 0, 1/(k-1), ..., 1. 0 (equal) to 1 (all
+    at opposite ends), symmetric, a metric; lower is closer. As WorldValuesBench evaluates (Zhao et
+    al. 2024, arXiv 2404.16308) and `scipy.stats.wasserstein_distance` computes. It takes the order
+    of the options seriously, so it says little about items whose options have none. Works along
+    the last axis.
+    """
+    difference = np.cumsum(np.asarray(p, dtype=float) - np.asarray(q, dtype=float), axis=-1)
+    return np.asarray(np.abs(difference[..., :-1]).mean(axis=-1))
 
 
 def expected_accuracy(p: npt.ArrayLike, q: npt.ArrayLike) -> Floats:
@@ -142,40 +100,94 @@ def expected_accuracy(p: npt.ArrayLike, q: npt.ArrayLike) -> Floats:
     return np.asarray((np.asarray(p, dtype=float) * np.asarray(q, dtype=float)).sum(axis=-1))
 
 
-MEASURES: dict[str, Callable[[Floats, Floats], Floats]] = {
-    "js_distance": js_distance,
-    "kl_people_model": lambda model, people: kl(people, model),
-    "kl_model_people": kl,
-    "total_variation": total_variation,
-    "accuracy": expected_accuracy,
+def expected_closeness(p: npt.ArrayLike, q: npt.ArrayLike) -> Floats:
+    """Return 1 - E|x - y|/(k - 1) of an answer x drawn from p and a person's y drawn from q.
+
+    E|x - y| is summed step by step: one of them lies at or below an option and the other above it
+    with probability P(1 - Q) + Q(1 - P). 0 (all at opposite ends) to 1, higher is better; the
+    expectation of the soft alignment of AlKhamissi et al. 2024 (arXiv 2402.13231). It rewards the
+    people's median as accuracy rewards their majority. Works along the last axis.
+    """
+    p, q = (np.cumsum(np.asarray(x, dtype=float), axis=-1)[..., :-1] for x in (p, q))
+    return np.asarray(1 - (p + q - 2 * p * q).mean(axis=-1))
+
+
+class Measure(NamedTuple):
+    """A measure of (model, people), its name in words, and the ends of its range.
+
+    `best` is the end towards which it is better, though not every people can be met so well:
+    accuracy and closeness reach 1 only where all agree, kl_release never reaches 0.
+    """
+
+    function: Callable[[Floats, Floats], Floats]
+    title: str
+    better: Literal["lower", "higher"]
+    best: float
+    worst: float
+
+
+MEASURES: dict[str, Measure] = {
+    "js_distance": Measure(js_distance, "Jensen-Shannon distance", "lower", 0, 1),
+    "kl_people_model": Measure(
+        lambda model, people: kl(people, model),
+        "KL divergence of the model from the people",
+        "lower",
+        0,
+        math.inf,
+    ),
+    "kl_model_people": Measure(
+        kl, "KL divergence of the people from the model", "lower", 0, math.inf
+    ),
+    "wasserstein_1": Measure(wasserstein_1, "Wasserstein-1 distance", "lower", 0, 1),
+    "total_variation": Measure(total_variation, "Total variation", "lower", 0, 1),
+    "accuracy": Measure(expected_accuracy, "Expected accuracy", "higher", 1, 0),
+    "closeness": Measure(expected_closeness, "Expected closeness", "higher", 1, 0),
+    "kl_release": Measure(kl_release, "KL as released", "lower", 0, math.inf),
 }
-"""Every measure as a function of (model, people)."""
-
-LINES = {
-    "human floor": "human_floor",
-    "nearest other country": "nearest_country",
-    "mean other country": "mean_country",
-    "uniform": "uniform",
-    "majority": "majority",
-    "always option 1": "option_1",
-}
-"""Reference lines as shown, and as named in metrics."""
+"""Every measure by the name of its column and metric."""
 
 
-def _measured(model: Floats, people: Floats) -> dict[str, float]:
+def measured(model: Floats, people: Floats) -> dict[str, float]:
     """Return all measures, averaged over the rows of `model` if it has several."""
-    return {name: float(np.mean(measure(model, people))) for name, measure in MEASURES.items()}
+    return {name: float(np.mean(one.function(model, people))) for name, one in MEASURES.items()}
+
+
+def mean_scores(shares: Iterable[npt.ArrayLike]) -> Floats:
+    """Return the expected answer to each item, with its options at 0, 1/(k-1), ..., 1."""
+    vectors = [np.asarray(p, dtype=float) for p in shares]
+    return np.array([p @ np.linspace(0, 1, len(p)) for p in vectors])
+
+
+def spearman(model_means: npt.ArrayLike, people_means: npt.ArrayLike) -> float:
+    """Return Spearman's rank correlation over the items: does the model order them as people do?
+
+    -1 to 1, higher is better; NaN where either has no order (all equal, or a single item).
+    Spearman 1904, doi:10.2307/1412159.
+
+    Args:
+        model_means: What `mean_scores` returns of the model's answers.
+        people_means: The same of the people's, in the same order of items.
+    """
+    model, people = (np.asarray(x, dtype=float) for x in (model_means, people_means))
+    if len(model) < 2 or np.ptp(model) == 0 or np.ptp(people) == 0:
+        return math.nan
+    return float(stats.spearmanr(model, people).statistic)
 
 
 def item_table(
-    shares: pd.DataFrame, people: Mapping[str, Floats], items: Iterable[SurveyItem]
+    shares: pd.DataFrame,
+    people: Mapping[str, Floats],
+    items: Iterable[SurveyItem],
+    outside: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Measure each variant of a model against the people, item by item.
 
     Args:
-        shares: What `option_shares` returns.
+        shares: What `shares.option_shares` returns.
         people: What `survey.country_shares` returns.
         items: The items asked. Those that the people or a variant lack are left out for all.
+        outside: What `shares.outside_mass` returns of the same answers, for `kl_release`, which
+            counts invalid answers; without it there are none.
 
     Returns:
         Columns variant, qid, topic and those of `MEASURES`.
@@ -187,7 +199,7 @@ def item_table(
     variants = list(dict.fromkeys(variant for variant, _ in wide))
     rows = [
         {"variant": variant, "qid": item.qid, "topic": item.topic}
-        | _measured(wide[variant, item.qid], people[item.qid])
+        | measured(wide[variant, item.qid], people[item.qid])
         for variant in variants
         for item in asked
         if item.qid in people and all((other, item.qid) in wide for other in variants)
@@ -197,205 +209,44 @@ def item_table(
             "answers.parquet, qid: no item there has data of the country's people; "
             "choose a country of the marginals file or bring its marginals."
         )
+    if outside is not None:
+        invalid = {
+            (str(variant), str(qid)): float(mass)
+            for variant, qid, mass in outside[["variant", "qid", "outside"]].itertuples(index=False)
+        }
+        for row in rows:
+            key = str(row["variant"]), str(row["qid"])
+            row["kl_release"] = float(kl_release(wide[key], people[key[1]], invalid[key]))
     return pd.DataFrame(rows)
 
 
-def reference_lines(
-    marginals: pd.DataFrame,
-    iso3: str,
-    items: Iterable[SurveyItem],
-    seed: int,
-    draws: int = 200,
-    *,
-    min_items: int = 30,
-) -> pd.DataFrame:
-    """Measure answers that need no model against the people of `iso3`, item by item.
-
-    Lines: "uniform" (knows nothing); "majority" (all mass on the people's most frequent option, so
-    it has seen the answer); "always option 1"; "human floor" (two independent multinomial samples
-    of half the respondents each, mean over `draws`); "people of XYZ" for each other country with
-    `min_items` comparable items (or all, if `iso3` itself has fewer). The human floor is an
-    approximation: survey weights lower the effective number of respondents, so the true floor
-    lies a little higher. Where n isn't published, `UNKNOWN_N` is assumed.
-
-    Returns:
-        Columns line, qid and those of `MEASURES`, in the order above.
-    """
-    asked = list(items)
-    people = country_shares(marginals, iso3, asked)
-    rng = np.random.default_rng(seed)
-    mine = marginals[marginals["country"] == iso3]
-    respondents = mine.groupby("qid")["n"].first().fillna(UNKNOWN_N)
-    rows = []
-    for qid, p in people.items():
-        first, most = np.eye(len(p))[[0, int(np.argmax(p))]]
-        half = max(int(respondents[qid]) // 2, 1)
-        samples = rng.multinomial(half, p, size=(2, draws)) / half
-        rows += [
-            {"line": "uniform", "qid": qid} | _measured(np.full_like(p, 1 / len(p)), p),
-            {"line": "majority", "qid": qid} | _measured(most, p),
-            {"line": "always option 1", "qid": qid} | _measured(first, p),
-            {"line": "human floor", "qid": qid} | _measured(samples[0], samples[1]),
-        ]
-    for other in sorted(set(marginals["country"]) - {iso3}):
-        theirs = country_shares(marginals, other, asked)
-        common = [qid for qid in people if qid in theirs]
-        if common and len(common) >= min(min_items, len(people)):
-            line = f"people of {other}"
-            rows += [
-                {"line": line, "qid": qid} | _measured(theirs[qid], people[qid]) for qid in common
-            ]
-    table = pd.DataFrame(rows, columns=["line", "qid", *MEASURES])
-    lines = ["human floor", "uniform", "majority", "always option 1"]
-    return table.sort_values("line", key=lambda x: x.map(lambda y: y not in lines), kind="stable")
-
-
-def line_summary(references: pd.DataFrame, qids: Iterable[str] | None = None) -> pd.DataFrame:
-    """Average the reference lines over one set of items.
+def respondent_table(persons: pd.DataFrame, people: pd.DataFrame) -> pd.DataFrame:
+    """Measure a model that answers as real respondents against their own answers.
 
     Args:
-        references: What `reference_lines` returns.
-        qids: The items the model is measured on; by default all of the country's.
+        persons: What `shares.person_shares` returns.
+        people: The microdata: a column respondent, and one per item with the code of the answer,
+            NaN where it's missing; others are ignored.
 
     Returns:
-        Columns line, detail and those of `MEASURES`, one row each for "human floor", "nearest
-        other country" (`detail` names it), "mean other country" (`detail` counts them),
-        "uniform", "majority" and "always option 1". Other countries count only if they have all
-        the items, so that every number is over the same ones; without any, both rows are absent.
-
-    Raises:
-        StudyError: The lines lack one of the items.
+        Columns variant, respondent, items (how many both answered), accuracy (mean probability of
+        the respondent's own answer) and closeness (mean of sum(p_i * (1 - |i - own|/(k - 1)))),
+        as `expected_accuracy` and `expected_closeness` against a single answer; 0 to 1, higher is
+        better. Respondents without an answer in common are absent.
     """
-    wanted = set(references["qid"] if qids is None else qids)
-    table = references[references["qid"].isin(wanted)].groupby("line")
-    means = table[list(MEASURES)].mean()[table["qid"].nunique() == len(wanted)]
-    if "uniform" not in means.index:
-        raise StudyError(
-            "marginals, qid: the reference lines lack an item that the model was measured on; "
-            "compute both from the same country and items."
-        )
-    means.insert(0, "detail", "")
-    others = means[means.index.str.startswith("people of ")]
-    if len(others):
-        name = str(others["js_distance"].idxmin())
-        means.loc["nearest other country"] = others.loc[name]
-        means.loc["nearest other country", "detail"] = name.removeprefix("people of ")
-        means.loc["mean other country"] = others.drop(columns="detail").mean()
-        means.loc["mean other country", "detail"] = f"{len(others)} countries"
-    return means.loc[[line for line in LINES if line in means.index]].reset_index()
-
-
-class Interval(NamedTuple):
-    """A mean with the ends of its confidence interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-def interval(
-    values: npt.ArrayLike, seed: int, confidence: float = 0.95, resamples: int = 2000
-) -> Interval:
-    """Return the mean of `values` (one per item) with its percentile bootstrap interval.
-
-    The items are resampled with replacement (Efron and Tibshirani 1993, chapter 13): it says how
-    much the mean hangs on the choice of items, not how much another seed would change it. A single
-    value has no spread to resample, so its interval has no width. The order of the values doesn't
-    matter.
-    """
-    data = np.sort(np.asarray(values, dtype=float))
-    mean = float(data.mean())
-    if np.ptp(data) == 0:
-        return Interval(mean, mean, mean)
-    rng = np.random.default_rng(seed)
-    ends = stats.bootstrap(
-        (data,),
-        np.mean,
-        n_resamples=resamples,
-        confidence_level=confidence,
-        method="percentile",
-        rng=rng,
-    ).confidence_interval
-    return Interval(mean, float(ends.low), float(ends.high))
-
-
-class Change(NamedTuple):
-    """A mean change with its interval, the p value of "no change", and a verdict in words."""
-
-    mean: float
-    low: float
-    high: float
-    p_value: float
-    verdict: Literal["better", "worse", "not distinguishable"]
-
-
-def paired_change(
-    before: npt.ArrayLike,
-    after: npt.ArrayLike,
-    seed: int,
-    lower_is_better: bool = True,
-    alpha: float = 0.05,
-) -> Change:
-    """Compare two values of the same items, in the same order.
-
-    The mean of after - before with its bootstrap interval, and the two-sided p value of a paired
-    permutation test that swaps before and after within an item (10,000 times, or all swaps where
-    there are fewer; one item alone proves nothing). The verdict is "better" or "worse" only if the
-    p value is below `alpha` and the interval excludes 0.
-    """
-    x, y = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
-    mean, low, high = interval(y - x, seed)
-    p_value = 1.0
-    if len(x) > 1:
-        test = stats.permutation_test(
-            (y, x),
-            lambda a, b, axis=-1: np.mean(a - b, axis=axis),
-            permutation_type="samples",
-            n_resamples=9999,
-            rng=np.random.default_rng(seed),
-        )
-        p_value = float(test.pvalue)
-    if p_value >= alpha or low <= 0 <= high:
-        return Change(mean, low, high, p_value, "not distinguishable")
-    better = (mean < 0) == lower_is_better
-    return Change(mean, low, high, p_value, "better" if better else "worse")
-
-
-def survey_metrics(
-    table: pd.DataFrame, references: pd.DataFrame, seed: int = 0
-) -> dict[str, float]:
-    """Return the numbers of a run's metrics file.
-
-    Args:
-        table: What `item_table` returns. With a column `orders` ("all" or "first"), the rows of
-            "first" are reported as `<measure>_<variant>_fixed_order`.
-        references: What `reference_lines` returns; averaged over the items of `table` only.
-        seed: Of the bootstrap and the permutations.
-
-    Returns:
-        Name to number: `items` (how many); `<measure>_<variant>`; `<measure>_<line>` (human_floor,
-        nearest_country, mean_country, uniform, majority, option_1); `js_distance_<variant>_low`
-        and `_high`; `normalised_score_<variant>` (0 at the uniform line, 1 at the human floor,
-        negative: further away than guessing evenly); and with both variants `change`, `change_low`,
-        `change_high`, `p_value` of the JS distance (after - before, negative is better).
-    """
-    orders = table["orders"] if "orders" in table else pd.Series("all", index=table.index)
-    rotated = table[orders == "all"]
-    lines = line_summary(references, rotated["qid"]).set_index("line")
-    metrics: dict[str, float] = {"items": float(rotated["qid"].nunique())}
-    for ending, part in (("", rotated), ("_fixed_order", table[orders == "first"])):
-        for variant, group in part.groupby("variant"):
-            metrics |= {f"{m}_{variant}{ending}": float(group[m].mean()) for m in MEASURES}
-    for line in lines.index:
-        metrics |= {f"{m}_{LINES[line]}": float(lines.loc[line, m]) for m in MEASURES}
-    uniform, floor = (metrics[f"js_distance_{line}"] for line in ("uniform", "human_floor"))
-    by_item = rotated.pivot(index="qid", columns="variant", values="js_distance")
-    for variant in map(str, by_item.columns):
-        mean, low, high = interval(by_item[variant], seed)
-        metrics |= {f"js_distance_{variant}_low": low, f"js_distance_{variant}_high": high}
-        metrics[f"normalised_score_{variant}"] = (uniform - mean) / (uniform - floor)
-    if {"before", "after"} <= set(by_item.columns):
-        change = paired_change(by_item["before"], by_item["after"], seed)
-        metrics |= {"change": change.mean, "change_low": change.low, "change_high": change.high}
-        metrics["p_value"] = change.p_value
-    return metrics
+    code, qids = pd.factorize(persons["qid"])
+    mine = people.set_index("respondent").reindex(columns=list(qids))
+    row = mine.index.get_indexer(pd.Index(persons["respondent"]))
+    own = np.where(row < 0, np.nan, mine.to_numpy(dtype=float)[row, code])
+    scale = persons.groupby("qid", observed=True)["option"].transform("max")
+    step = (persons["option"] - own).abs() / (scale - 1)
+    table = persons[["variant", "respondent", "qid"]].assign(
+        accuracy=persons["share"] * (step == 0), closeness=persons["share"] * (1 - step)
+    )[~np.isnan(own)]
+    by_item = table.groupby(["variant", "respondent", "qid"], observed=True, sort=False).sum()
+    by = by_item.groupby(["variant", "respondent"], observed=True, sort=False)
+    return (
+        by.mean()
+        .assign(items=by.size())
+        .reset_index()[["variant", "respondent", "items", "accuracy", "closeness"]]
+    )

@@ -13,10 +13,14 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from clca_utils.asking import Method, Orders
+from clca_utils.checks import CHECKS, Check
 from clca_utils.culture import load_culture
 from clca_utils.files import ROOT, StudyError, locate, read_yaml, shown
+from clca_utils.items import ItemSet, load_items
+from clca_utils.respondents import Prompt
 from clca_utils.scenario import load_seeds
-from clca_utils.survey import load_items, load_marginals, people_of
+from clca_utils.survey import load_survey, people_of
 
 STUDIES = ROOT / "params"
 MODELS = ROOT / "params" / "models"
@@ -63,10 +67,19 @@ def _available(count: int) -> int:
 
 
 def _existing(path: str) -> str:
-    """Refuse a path that names no file; an empty one names the shipped file."""
-    if path and not locate(path).is_file():
+    """Refuse a path that names nothing; an empty one names the shipped file."""
+    if path and not locate(path).exists():
         raise ValueError("names no file; paths start at the repository")
     return path
+
+
+def _culture(name: str) -> str:
+    """Refuse a culture that has no file."""
+    try:
+        load_culture(name)
+    except StudyError as error:
+        raise ValueError(f"names no culture ({error})") from None
+    return name
 
 
 class Section(BaseModel):
@@ -123,12 +136,22 @@ class FineTuning(Section):
 
 
 class WvsAnalysis(Section):
-    """Stage 05: whom the model answers for, in which option orders, compared with which people."""
+    """Stage 05: who answers for whom, asked what and how, compared with which people."""
 
     survey: Annotated[str, AfterValidator(_existing)] = ""
-    n_respondents: int = Field(0, ge=0)
-    orders: Literal["all", "first"] = "all"
-    batch_size: int = Field(32, ge=1)
+    items: Annotated[str, AfterValidator(_existing)] = ""
+    item_set: ItemSet = "values"
+    prompt: Prompt = "nationality"
+    n_respondents: int = Field(4, ge=1)
+    weighted: bool = True
+    method: Method = "weigh"
+    temperature: float = Field(1.0, ge=0, le=5)
+    orders: Orders = "all"
+    checks: Annotated[list[Check], AfterValidator(_distinct)] = list(CHECKS)
+    cultures: Annotated[
+        list[Annotated[str, AfterValidator(_culture)]], AfterValidator(_distinct)
+    ] = [*("british", "chinese", "german", "japanese", "mexican")]
+    batch_size: int = Field(8, ge=1)
 
 
 class PaperFigures(Section):
@@ -298,7 +321,8 @@ def parameters(study: Study, section: str, model: str) -> dict[str, Any]:
 def unsurveyed(study: Study) -> list[str]:
     """Say of which cultures' people the survey knows nothing, or what is wrong with its file."""
     try:
-        marginals, items = load_marginals(study.wvs_analysis.survey), load_items()
+        items = load_items(study.wvs_analysis.item_set, path=study.wvs_analysis.items)
+        marginals = load_survey(study.wvs_analysis.survey, items).marginals
     except StudyError as error:
         return [f"wvs_analysis.survey: {error}"]
     told = []

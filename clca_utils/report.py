@@ -1,19 +1,20 @@
 """What a study found, from its results folder alone: no model is loaded, nothing is asked again."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from clca_utils import figures
-from clca_utils.comparison import read_comparison
+from clca_utils import figures, study_figures, survey_figures
+from clca_utils.comparison import Comparison, read_comparison
 from clca_utils.dialogue import Dialogue
 from clca_utils.files import StudyError, read_json, read_records, shown
 from clca_utils.intent import Intent
+from clca_utils.items import load_items
 from clca_utils.judging import Judgement
 from clca_utils.scenario import Scenario
-from clca_utils.survey import load_items
 from clca_utils.tables import intent_table, judgement_table, slot_table, turn_table
 
 
@@ -112,20 +113,52 @@ def run_figures(run: Path, seed: int = 0) -> dict[str, Figure]:
     if (run / "training_log.csv").is_file():
         drawn["loss"] = figures.loss_figure(pd.read_csv(run / "training_log.csv"))
     if (run / "tables").is_dir():
-        drawn |= survey_figures(run / "tables", seed)
+        drawn |= comparison_figures(read_comparison(run / "tables"), seed)
     return drawn
 
 
-def survey_figures(tables: Path, seed: int) -> dict[str, Figure]:
-    """Draw the figures of a run's survey tables, name to figure; the seed is the bootstrap's."""
-    seen = read_comparison(tables)
-    return {
-        "distance": figures.distance_figure(
+def comparison_figures(seen: Comparison, seed: int) -> dict[str, Figure]:
+    """Draw the figures of a run's comparison with the people, name to figure.
+
+    Args:
+        seen: The comparison.
+        seed: Of the bootstrap.
+    """
+    items, country, tiers = load_items("all"), seen.country, seen.tiers
+    drawn = {
+        "distance": survey_figures.distance_figure(
             seen.items, seen.references, seen.country, seen.note, seed
         ),
-        "distribution": figures.distribution_figure(
-            seen.model_shares, seen.people, load_items(), country=seen.country
+        "distribution": survey_figures.distribution_figure(
+            seen.model_shares, seen.people, items, country=country, tiers=tiers
         ),
-        "position": figures.position_figure(seen.positions),
-        "moved_items": figures.moved_items_figure(seen.items),
+        "calibration": survey_figures.calibration_figure(
+            seen.model_shares, seen.people, items, country=country, tiers=tiers
+        ),
+        "position": survey_figures.position_figure(seen.positions),
+        "moved_items": survey_figures.moved_items_figure(seen.items, seen.references, tiers),
     }
+    return drawn | {
+        f"map_{name}": map_figure(some, {seen.iso3}) for name, some in seen.places.groupby("map")
+    }
+
+
+def map_figure(places: pd.DataFrame, learnt: Collection[str], model: str = "model") -> Figure:
+    """Draw one cultural map.
+
+    Args:
+        places: Rows of `Comparison.places`, of one map.
+        learnt: The countries whose culture was to be learnt, by their three letters.
+        model: What to call the model.
+    """
+    countries = places[places["kind"] == "country"]
+    countries = countries.assign(highlight=countries["label"].isin(learnt))
+    spots = places.set_index("kind")[["x", "y"]]
+    before, after = (
+        spots.loc[kind] if kind in spots.index else pd.Series({"x": np.nan, "y": np.nan})
+        for kind in ("before", "after")
+    )
+    arrow = {"x0": before["x"], "y0": before["y"], "x1": after["x"], "y1": after["y"]}
+    titles = tuple(places[["x_title", "y_title"]].iloc[0])
+    models = pd.DataFrame([{**arrow, "label": model}])
+    return study_figures.cultural_map_figure(countries, models, titles, tuple(spots.loc["uniform"]))

@@ -89,16 +89,18 @@ LEARNING = (
         "05_wvs_analysis",
         ("adapter",),
         ("answers.parquet", "tables"),
-        ("wvs_items.yaml", "wvs7_marginals.csv"),
+        ("items", "personas", "wvs7_marginals.csv"),
     ),
 )
 REPORT = Stage(
     "06_paper_figures",
     ("metrics", *TOLD, "training_log.csv", "tables"),
     ("figures", "tables"),
-    ("wvs_items.yaml",),
+    ("items",),
 )
 STAGES = (*SIMULATION, *LEARNING, REPORT)
+DRAWING = frozenset({"figures", "survey_figures", "study_figures"})
+"""Modules that shape how figures look, and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -224,10 +226,13 @@ def key_of(step: Step) -> str:
     """
     sources = cell_sources(step.stage.notebook)
     settings = {k: value for k, value in step.parameters.items() if not k.endswith("_dir")}
-    survey = files.locate(settings["survey"]) if settings.get("survey") else None
+    brought = [files.locate(settings[name]) for name in ("survey", "items") if settings.get(name)]
+    brought += [culture_file(name) for name in settings.get("cultures", [])]
     data = [DATA / name for name in step.stage.data]
-    code = modules_of(sources, frozenset() if step.stage is REPORT else frozenset({"figures"}))
-    return files.fingerprint(settings, survey, sources, *code, *step.origin, *data, *step.inputs())
+    code = modules_of(sources, frozenset() if step.stage is REPORT else DRAWING)
+    return files.fingerprint(
+        settings, sources, *brought, *code, *step.origin, *data, *step.inputs()
+    )
 
 
 def records(folder: Path) -> dict[str, Record]:

@@ -6,17 +6,17 @@ and C1 lie within about 0.01 of it, C2 and D (Great Britain, the Netherlands) ma
 0.05. What is missing is missing: an item without data in a country isn't evaluated there.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from clca_utils.files import DATA, StudyError, locate, problems, shown
+from clca_utils.files import DATA, StudyError, locate, shown
+from clca_utils.items import SurveyItem, load_items
+from clca_utils.microdata import kind_of, load_microdata, marginals_of, split_halves
 
 Floats = npt.NDArray[np.float64]
 
@@ -29,48 +29,52 @@ TOLERANCE = 0.02
 """How far a country's shares of an item may add up from 1 (whole percents of five options)."""
 
 
-class SurveyItem(BaseModel):
-    """One question of the survey; `options[0]` is the answer with code 1."""
+@dataclass(frozen=True)
+class Survey:
+    """What is known of people's answers.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Attributes:
+        marginals: Shares of each option, see `load_marginals`.
+        people: Single respondents, see `microdata.load_microdata`; None where the user has none.
+    """
 
-    qid: str = Field(pattern=r"^Q\d+$")
-    topic: str = Field(min_length=1)
-    question: str = Field(min_length=1)
-    options: list[Annotated[str, Field(min_length=1)]] = Field(min_length=2)
+    marginals: pd.DataFrame
+    people: pd.DataFrame | None = None
+
+    def respondents(self, iso3: str) -> pd.DataFrame | None:
+        """Return the single respondents of a country, None where there is none."""
+        if self.people is None or iso3 not in set(self.people["country"]):
+            return None
+        return self.people[self.people["country"] == iso3]
+
+    def halves(
+        self, iso3: str, items: Sequence[SurveyItem], seed: int
+    ) -> Mapping[str, tuple[Floats, Floats]] | None:
+        """Return the shares of random halves of a country's respondents, for the human floor."""
+        mine = self.respondents(iso3)
+        return None if mine is None else split_halves(mine, items, seed)
 
 
-class _ItemFile(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    scales: dict[str, list[str]] = {}
-    items: list[SurveyItem] = Field(min_length=1)
-
-
-def load_items(path: str | Path = "") -> list[SurveyItem]:
-    """Read the survey's items.
+def load_survey(path: str | Path, items: Sequence[SurveyItem]) -> Survey:
+    """Read what people answered, from whatever file the user has.
 
     Args:
-        path: A YAML file like data/wvs_items.yaml, say with official wording; empty is the shipped.
+        path: Aggregates as those that ship (see `load_marginals`), the csv of the World Values
+            Survey, or WorldValuesBench's folder (see `microdata`); empty: the shipped aggregates.
+        items: The items asked.
+
+    Returns:
+        The survey. Beside microdata the shipped aggregates stand for countries that it lacks.
 
     Raises:
-        StudyError: The file is missing, isn't of that form, or names an item twice.
+        StudyError: The file is none of these, or damaged.
     """
-    source = locate(path) if path else DATA / "wvs_items.yaml"
-    try:
-        items = _ItemFile.model_validate(yaml.safe_load(source.read_text(encoding="utf-8"))).items
-    except FileNotFoundError:
-        raise StudyError(f"{shown(source)} is missing: mend the path of the items.") from None
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise StudyError(f"{shown(source)} isn't YAML ({problem}): mend that line.") from None
-    except ValidationError as error:
-        raise StudyError(f"{shown(source)}, {problems(error)[0]}: mend the field.") from None
-    qids = [item.qid for item in items]
-    if len(set(qids)) < len(qids):
-        twice = next(qid for qid in qids if qids.count(qid) > 1)
-        raise StudyError(f"{shown(source)}, qid: {twice} stands there twice; keep one of them.")
-    return items
+    if not path or kind_of(path) == "aggregates":
+        return Survey(load_marginals(path, items))
+    people = load_microdata(path, items)
+    own, shipped = marginals_of(people, items), load_marginals("", items)
+    others = shipped[~shipped["country"].isin(own["country"])]
+    return Survey(pd.concat([own, others], ignore_index=True), people)
 
 
 def load_marginals(
@@ -102,7 +106,7 @@ def load_marginals(
     for column in COLUMNS:
         if column not in rows:
             raise StudyError(f"{name}, {column}: the column is missing; add it.")
-    known = load_items() if items is None else items
+    known = load_items("all") if items is None or not path else items
     scale = rows["qid"].map(NOT_ASKED | {item.qid: len(item.options) for item in known})
     option, share, n = (pd.to_numeric(rows[c], errors="coerce") for c in ("option", "share", "n"))
 

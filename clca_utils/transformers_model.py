@@ -5,7 +5,6 @@ import copy
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property, lru_cache
-from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +27,10 @@ from transformers import (
 from clca_utils.chat_model import Conversation, Message, assistant, system, user
 from clca_utils.files import StudyError
 from clca_utils.params import model_source
+from clca_utils.prefix_tree import Pack, Tokens, packed, read_last, shared_start
 
-Tokens = tuple[int, ...]
+SPARE = 128
+"""How many tokens a pack may be longer than its longest row: room for the rows beside it."""
 
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 """The kinds of layer, as transformers names them, whose caches hold keys and values alone."""
@@ -175,14 +176,6 @@ def render(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> st
     return apply_template(tokenizer, conversation, reply_next=True)
 
 
-def shared_start(rows: Sequence[Tokens]) -> Tokens:
-    """Return the tokens with which all rows start, leaving each at least one of its own."""
-    least, greatest = min(rows), max(rows)
-    agree = (a == b for a, b in zip(least, greatest, strict=False))
-    count = sum(takewhile(bool, agree))
-    return least[: min(count, min(map(len, rows)) - 1)]
-
-
 class SeededSampling(LogitsProcessor):  # type: ignore[misc]
     """Samples by the Gumbel-max trick, each row from its own random numbers.
 
@@ -319,68 +312,98 @@ class TransformersModel:
     ) -> dict[tuple[Tokens, Tokens], float]:
         """Return the log-probability of each continuation after its prompt.
 
-        What all prompts share is computed once and its cache reused, and so is each prompt's by its
-        options of several tokens; an option of one token costs nothing beyond its prompt.
+        What prompts share is computed once: what all share as a cache, the rest in packs.
         """
-        prompts = sorted({head for head, _ in pairs}, key=lambda head: (len(head), head))
-        prefix = shared_start(prompts)
-        shared = self._forward([prefix], torch.ones(1, 0), None, "left")[2] if prefix else None
+        rows = {head + tail[:-1] for head, tail in pairs}
+        whole = max(map(len, rows)) <= self._window
+        prefix = shared_start({head for head, _ in pairs}) if whole else ()
+        start = len(prefix)
+        cache = self.weights(self._tensor([prefix])).past_key_values if prefix else None
+        rests = {row[start:] for row in rows}
+        packs = packed(rests, SPARE) if whole else [packed([row], 0)[0] for row in rests]
+        reads: dict[Tokens, list[tuple[Tokens, Tokens]]] = {}
+        for head, tail in sorted(pairs):
+            reads.setdefault((head + tail[:-1])[start:], []).append((head, tail))
         scores: dict[tuple[Tokens, Tokens], float] = {}
-        for start in range(0, len(prompts), self.batch_size):
-            some = prompts[start : start + self.batch_size]
-            cache = copy.deepcopy(shared)
-            if cache is not None:
-                cache.batch_repeat_interleave(len(some))
-            rests = [head[len(prefix) :] for head in some]
-            first, mask, cache = self._forward(
-                rests, torch.ones(len(some), len(prefix)), cache, "left"
-            )
-            row_of = {head: row for row, head in enumerate(some)}
-            asked = sorted(pair for pair in pairs if pair[0] in row_of)
-            scores |= {
-                (head, tail): float(first[row_of[head], -1, tail[0]]) for head, tail in asked
-            }
-            longer = [(head, tail) for head, tail in asked if len(tail) > 1]
-            if not longer:
-                continue
-            rows = torch.tensor([row_of[head] for head, _ in longer])
-            cache.batch_select_indices(rows)
-            later, *_ = self._forward([tail[:-1] for _, tail in longer], mask[rows], cache, "right")
-            for row, (head, tail) in zip(later, longer, strict=True):
-                steps = row[torch.arange(len(tail) - 1), torch.tensor(tail[1:])]
-                scores[head, tail] += float(steps.double().sum())
+        packs.sort(key=lambda pack: len(pack.tokens))
+        for first in range(0, len(packs), self.batch_size):
+            some = packs[first : first + self.batch_size]
+            wanted = [
+                {
+                    place
+                    for row, path in pack.paths.items()
+                    for head, _ in reads[row]
+                    for place in path[len(head) - start - 1 :]
+                }
+                for pack in some
+            ]
+            moved = [read_last(pack, read) for pack, read in zip(some, wanted, strict=True)]
+            logprobs = self._pack_logprobs(moved, cache, start, max(map(len, wanted)), whole)
+            for pack, found in zip(moved, logprobs, strict=True):
+                offset = len(pack.tokens) - len(found)
+                for row, path in pack.paths.items():
+                    for head, tail in reads[row]:
+                        places = torch.tensor(path[len(head) - start - 1 :][: len(tail)]) - offset
+                        steps = found[places, torch.tensor(tail)]
+                        scores[head, tail] = float(steps.double().sum())
         return scores
 
-    def _forward(
-        self, rows: Sequence[Tokens], before: torch.Tensor, cache: Cache | None, side: str
-    ) -> tuple[torch.Tensor, torch.Tensor, Cache]:
-        """Run the model over rows of tokens that follow what is cached.
+    def _pack_logprobs(
+        self, packs: Sequence[Pack], cache: Cache | None, start: int, keep: int, whole: bool
+    ) -> torch.Tensor:
+        """Run the model over packs that follow what is cached.
 
         Args:
-            rows: The new tokens, n rows.
-            before: Attention mask of what is cached, of shape (n, cached).
-            cache: Keys and values of what is cached, or None.
-            side: Where shorter rows are padded: "left" if only their last token matters.
+            packs: The tokens, n packs.
+            cache: Keys and values of the tokens before all of them, or None.
+            start: How many these are.
+            keep: How many tokens at the end of each pack are read.
+            whole: Every token sees all before it; else the model's own window is applied, to packs
+                of one row each.
 
         Returns:
-            Log-probabilities of the next token, of shape (n, width, vocabulary) or, padded left,
-            (n, 1, vocabulary); the attention mask grown by the rows; and the cache grown by them.
+            Log-probabilities of the token after each of the last ones, (n, keep, vocabulary).
         """
-        ids, here = (
-            pad_sequence(row, batch_first=True, padding_side=side)
-            for row in (
-                [torch.tensor(tokens) for tokens in rows],
-                [torch.ones(len(tokens)) for tokens in rows],
+        width = max(len(pack.tokens) for pack in packs)
+        places = np.zeros((len(packs), width), dtype=np.int64)
+        seen = np.zeros((len(packs), 1, width, start + width), dtype=bool)
+        for number, pack in enumerate(packs):
+            size = len(pack.tokens)
+            places[number, width - size :] = pack.depths
+            seen[number, 0, width - size :, :start] = True
+            seen[number, 0, width - size :, start + width - size :] = pack.visible()
+        if whole:
+            seen[..., range(width), range(start, start + width)] = True  # padding sees itself
+            mask = torch.zeros(seen.shape).masked_fill(
+                ~torch.from_numpy(seen), torch.finfo(torch.float32).min
             )
-        )
-        mask = torch.cat([before, here], dim=1)
-        device, width = self.weights.device, ids.shape[1]
+            mask = mask.to(self.weights.device, self.weights.dtype)
+        else:
+            mask = torch.from_numpy(seen[:, 0, -1]).long().to(self.weights.device)
+        if cache is not None:
+            cache = copy.deepcopy(cache)
+            cache.batch_repeat_interleave(len(packs))
         output = self.weights(
-            input_ids=ids.to(device),
-            attention_mask=mask.long().to(device),
-            position_ids=(mask.cumsum(1).long() - 1).clamp_min(0)[:, -width:].to(device),
+            input_ids=self._tensor([pack.tokens for pack in packs]),
+            attention_mask=mask,
+            position_ids=torch.from_numpy(start + places).to(self.weights.device),
             past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1 if side == "left" else width,
+            logits_to_keep=keep,
         )
-        return torch.log_softmax(output.logits.float(), -1).cpu(), mask, output.past_key_values
+        return torch.log_softmax(output.logits.float(), -1).cpu()
+
+    def _tensor(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
+        """Return rows of tokens as a tensor, shorter ones padded on the left."""
+        tensors = [torch.tensor(row) for row in rows]
+        return pad_sequence(tensors, batch_first=True, padding_side="left").to(self.weights.device)
+
+    @cached_property
+    def _window(self) -> float:
+        """How many tokens back the model's shortest attention reaches."""
+        config = self.weights.config.get_text_config()
+        kinds = set(getattr(config, "layer_types", None) or ["sliding_attention"])
+        reach = {
+            "sliding_attention": getattr(config, "sliding_window", None),
+            "chunked_attention": getattr(config, "attention_chunk_size", None),
+        }
+        return min((size for kind, size in reach.items() if kind in kinds and size), default=np.inf)

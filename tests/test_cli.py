@@ -144,3 +144,103 @@ def test_checking_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.fixture
+def people(tmp_path):
+    """Return a made-up file of respondents."""
+    path = tmp_path / "people.csv"
+    path.write_text(
+        "D_INTERVIEW,B_COUNTRY_ALPHA,W_WEIGHT,Q260,Q1,Q7\n"
+        "1,DEU,0.5,1,1,1\n2,DEU,1.5,2,2,2\n3,JPN,1,1,4,-1\n"
+    )
+    return path
+
+
+@pytest.fixture
+def answers(tmp_path):
+    """Return a made-up file of answers."""
+    path = tmp_path / "answers.csv"
+    path.write_text(
+        "QUESTION_ID,PARTICIPANT_ID,SCORE\nQ1,1,1\nQ1,2,1\nQ1,3,4\nQ7,1,never\nQ7,3,1\nQ999,1,1\n"
+    )
+    return path
+
+
+def test_survey_check_tells_what_microdata_holds(people, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    answer = ask("survey", "check", people)
+    assert answer.exit_code == 0
+    lines = [[cell.strip() for cell in x.split("│")[1:-1]] for x in answer.stdout.splitlines()]
+    germany, japan = (line for line in lines if line and line[0] in ("DEU", "JPN"))
+    assert germany[1:4] == ["2", "True", "2"]
+    assert japan[1:4] == ["1", "False", "1"]
+    assert japan[4] == "Q2, Q3, Q4, Q5, Q6, Q7, … (52)"
+    assert answer.stdout.endswith(
+        "holds 3 respondents of 2 countries; of the 53 items 1 to 2 can be compared, depending on "
+        "the country.\n"
+    )
+
+
+def test_survey_check_tells_how_far_aggregates_can_be_trusted(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    path = tmp_path / "shares.csv"
+    path.write_text(
+        "qid,country,option,share,n,tier\nQ7,DEU,1,0.25,9,A\nQ7,DEU,2,0.75,9,A\n"
+        "Q7,GBR,1,0.5,9,D\nQ7,GBR,2,0.5,9,D\nQ1,GBR,1,1,9,A\n"
+    )
+    answer = ask("survey", "check", path)
+    assert answer.exit_code == 0
+    lines = [[cell.strip() for cell in x.split("│")[1:-1]] for x in answer.stdout.splitlines()]
+    assert ["DEU", "1", "1", "0", "52", "0", "A"] in lines
+    assert ["GBR", "1", "0", "1", "51", "1", "D"] in lines
+    assert "holds the shares of 2 countries, but no single people" in answer.stdout
+
+
+def test_survey_score_sets_answers_beside_references(people, answers, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    out = tmp_path / "table.csv"
+    answer = ask("survey", "score", answers, "--respondents", people, "--out", out)
+    assert answer.exit_code == 0
+    rows = {
+        x.split("│")[1].strip(): x.split("│")[2:-1] for x in answer.stdout.splitlines() if "│" in x
+    }
+    # Q1: two of three answered as the people themselves; uniform 1/4, majority 1/3
+    assert [cell.strip() for cell in rows["Accuracy"]] == ["higher", "0.667", "0.250", "0.333"]
+    assert [cell.strip() for cell in rows["Q7"]] == ["0", "1", "", "", "", ""]
+    assert (
+        "6 answers: 3 compared (items: 1), 1 invalid, 1 without an answer of the participant's "
+        "own, 1 to items that are unknown or without data.\n"
+    ) in answer.stdout
+    header, q1, q7 = out.read_text().splitlines()
+    assert header.startswith("qid,topic,answered,invalid,unmatched,js_distance")
+    assert q1.startswith("Q1,important in life,3,0,0,")
+    assert q7.startswith("Q7,child qualities,0,1,1,,")
+
+
+def test_survey_score_takes_one_country_or_the_shipped_shares(people, answers):
+    answer = ask("survey", "score", answers, "--respondents", people, "--country", "JPN")
+    assert "6 answers: 1 compared (items: 1)" in answer.stdout
+    answer = ask("survey", "score", answers, "--country", "JPN")
+    assert "6 answers: 4 compared (items: 2)" in answer.stdout
+
+
+@pytest.mark.usefixtures("people", "answers")
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["check", "none.csv"], "none.csv is missing"),
+        (["check", "answers.csv"], "isn't a file of people's answers"),
+        (["score", "people.csv"], "QUESTION_ID: the column is missing"),
+        (["score", "answers.csv"], "name the one that the answers are scored against"),
+        (["score", "answers.csv", "--respondents", "people.csv", "--country", "FRA"], "from FRA"),
+        (["score", "answers.csv", "--items", "none.yaml"], "none.yaml is missing"),
+    ],
+)
+def test_a_slip_about_the_survey_is_a_sentence(tmp_path, monkeypatch, arguments, told):
+    monkeypatch.chdir(tmp_path)
+    answer = ask("survey", *arguments)
+    assert answer.exit_code == 1
+    assert answer.stdout == ""
+    assert told in answer.stderr
+    assert answer.stderr.count("\n") == 1

@@ -1,85 +1,104 @@
-"""Measures: textbook values, bounds and symmetries, and the known facts of the shipped data."""
+"""Measures: textbook values, bounds and symmetries, agreement with scipy and torch."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
 from clca_utils.files import StudyError
+from clca_utils.items import SurveyItem
 from clca_utils.measures import (
     MEASURES,
     expected_accuracy,
-    interval,
+    expected_closeness,
     item_table,
     js_distance,
     kl,
-    line_summary,
-    option_shares,
-    outside_mass,
-    paired_change,
-    position_shares,
-    reference_lines,
-    share_vectors,
-    survey_metrics,
+    kl_release,
+    mean_scores,
+    measured,
+    respondent_table,
+    spearman,
     total_variation,
+    wasserstein_1,
 )
-from clca_utils.survey import country_shares, load_items, load_marginals
-
-ITEMS = load_items()
-MARGINALS = load_marginals()
-GERMANY = country_shares(MARGINALS, "DEU", ITEMS)
-REFERENCES = reference_lines(MARGINALS, "DEU", ITEMS, seed=1)
 
 
-def _distributions(count):
-    """Draw `count` distributions over the same two to five options; shares may be 0."""
+def distributions(count, least=2, most=6):
+    """Draw `count` distributions over the same two to six options; shares may be 0."""
 
     def normalised(weights):
         totals = weights.sum(axis=1, keepdims=True)
         return weights / totals
 
-    weights = st.integers(2, 5).flatmap(
+    weights = st.integers(least, most).flatmap(
         lambda k: arrays(int, (count, k), elements=st.integers(0, 1000))
     )
     return weights.filter(lambda w: (w.sum(axis=1) > 0).all()).map(normalised)
 
 
-@given(_distributions(2))
+DISTANCES = (js_distance, total_variation, wasserstein_1)
+
+
+@given(distributions(2))
 def test_distances_are_bounded_and_zero_only_for_equals(pair):
     p, q = pair
-    js, tv = js_distance(p, q), total_variation(p, q)
-    assert 0 <= js <= 1
-    assert 0 <= tv <= 1 + 1e-12
-    assert kl(p, q) >= 0
-    assert js_distance(p, p) == total_variation(p, p) == kl(p, p) == 0
+    for distance in DISTANCES:
+        assert 0 <= distance(p, q) <= 1 + 1e-12
+        assert distance(p, p) == 0
+    assert kl(p, q) >= kl(p, p) == 0
     if not np.allclose(p, q):
-        assert min(js, tv, kl(p, q)) > 0
+        assert min(kl(p, q), *(distance(p, q) for distance in DISTANCES)) > 0
 
 
-@given(_distributions(2))
+@given(distributions(2))
 def test_symmetry_and_agreement_with_scipy(pair):
     p, q = pair
-    assert js_distance(p, q) == pytest.approx(js_distance(q, p), abs=1e-12)
-    assert total_variation(p, q) == pytest.approx(total_variation(q, p), abs=1e-12)
-    assert expected_accuracy(p, q) == pytest.approx(expected_accuracy(q, p), abs=1e-12)
+    for measure in (*DISTANCES, expected_accuracy, expected_closeness):
+        assert measure(p, q) == pytest.approx(measure(q, p), abs=1e-12)
     # scipy takes the root of a rounded difference: a tiny divergence loses half its digits.
     assert js_distance(p, q) == pytest.approx(np.nan_to_num(jensenshannon(p, q, base=2)), abs=1e-7)
+    places = np.linspace(0, 1, len(p))
+    moved = stats.wasserstein_distance(places, places, p, q)
+    assert wasserstein_1(p, q) == pytest.approx(moved, abs=1e-12)
+    smooth = stats.entropy(p + 1e-3, q + 1e-3)
+    assert kl(p, q) == pytest.approx(smooth, abs=1e-12)
 
 
-@given(_distributions(3))
-def test_js_and_total_variation_obey_the_triangle_inequality(three):
+@given(distributions(3))
+def test_the_distances_obey_the_triangle_inequality(three):
     p, q, r = three
-    for distance in (js_distance, total_variation):
+    for distance in DISTANCES:
         assert distance(p, r) <= distance(p, q) + distance(q, r) + 1e-7
 
 
-@given(_distributions(2))
-def test_accuracy_is_highest_for_the_majority_answer(pair):
+@given(distributions(2))
+def test_accuracy_is_highest_for_the_majority_and_closeness_for_the_median(pair):
     p, people = pair
+    sure = np.eye(len(p))
     assert 0 <= expected_accuracy(p, people) <= people.max() + 1e-12
+    median = int(np.searchsorted(np.cumsum(people), 0.5 - 1e-12))
+    best = expected_closeness(sure[median], people)
+    assert best == pytest.approx(expected_closeness(sure, people).max())
+    assert expected_closeness(p, people) <= best + 1e-12
+
+
+@given(distributions(2))
+def test_closeness_is_the_sum_over_all_pairs_of_answers(pair):
+    p, q = pair
+    steps = np.abs(np.subtract.outer(np.arange(len(p)), np.arange(len(p)))) / (len(p) - 1)
+    assert expected_closeness(p, q) == pytest.approx(p @ (1 - steps) @ q, abs=1e-12)
+
+
+@given(distributions(2, most=2))
+def test_on_two_options_order_adds_nothing(pair):
+    p, q = pair
+    assert wasserstein_1(p, q) == pytest.approx(total_variation(p, q), abs=1e-12)
+    assert expected_closeness(p, q) == pytest.approx(expected_accuracy(p, q), abs=1e-12)
 
 
 def test_values_by_hand():
@@ -95,241 +114,190 @@ def test_values_by_hand():
     assert np.isfinite(kl(q, p))
     assert total_variation(p, q) == pytest.approx(0.5)
     assert expected_accuracy([0.2, 0.8], [0.3, 0.7]) == pytest.approx(0.62)
+    # From the middle of five options half a scale to the end, from its neighbour a quarter.
+    assert wasserstein_1([0, 0, 1, 0, 0], [0, 0, 0, 0, 1]) == pytest.approx(0.5)
+    assert wasserstein_1([0, 0, 0, 1, 0], [0, 0, 0, 0, 1]) == pytest.approx(0.25)
+    assert expected_closeness([0, 0, 0, 1, 0], [0, 0, 0.5, 0, 0.5]) == pytest.approx(0.75)
 
 
-@given(_distributions(4))
+def test_kl_goes_from_the_first_to_the_second():
+    people, model = np.array([0.5, 0.5]), np.array([0.9, 0.1])
+    assert MEASURES["kl_people_model"].function(model, people) == kl(people, model)
+    assert MEASURES["kl_model_people"].function(model, people) == kl(model, people)
+    assert kl(people, model) != pytest.approx(kl(model, people))
+
+
+@settings(deadline=None)
+@given(distributions(2), st.floats(0, 1))
+def test_the_released_divergence_is_torch_s(pair, outside):
+    import torch
+    from torch.nn.functional import kl_div, log_softmax
+
+    model, people = pair
+    q = torch.tensor([*(model * (1 - outside)), outside], dtype=torch.float64)
+    p = torch.tensor([*people, 0.0], dtype=torch.float64)
+    theirs = float(kl_div(log_softmax(q, dim=-1), p, reduction="sum"))
+    assert kl_release(model, people, outside) == pytest.approx(theirs, abs=1e-12)
+
+
+@given(distributions(2))
+def test_the_released_divergence_never_reaches_zero(pair):
+    model, people = pair
+    k = len(people)
+    assert 0 < kl_release(people, people) <= np.log(np.e + k) - 1 + 1e-12
+    assert 0 < kl_release(model, people) <= np.log(np.e + k) + 1e-12
+
+
+def test_the_released_divergence_may_prefer_the_majority_to_the_people():
+    people = np.array([0.8, 0.2])
+    majority = np.array([1.0, 0.0])
+    # ln Z - sum(p * q) - entropy, with Z over both options and the empty one.
+    entropy = -(0.8 * np.log(0.8) + 0.2 * np.log(0.2))
+    perfect = np.log(np.exp(0.8) + np.exp(0.2) + 1) - 0.68 - entropy
+    assert kl_release(people, people) == pytest.approx(perfect)
+    assert kl_release(majority, people) < kl_release(people, people)
+
+
+@given(distributions(4))
 def test_measures_work_on_stacks(four):
     p, q = four[:2], four[2:]
     for measure in MEASURES.values():
-        singly = [float(measure(p[row], q[row])) for row in range(2)]
-        assert measure(p, q) == pytest.approx(singly)
+        singly = [float(measure.function(p[row], q[row])) for row in range(2)]
+        assert measure.function(p, q) == pytest.approx(singly)
+        assert measured(p, q).keys() == MEASURES.keys()
 
 
-def _answers(belief, bias, respondents=2, variant="before", outside=0.1):
-    """Answers of a model that believes `belief` and likes the first position by `bias` (log)."""
-    rows = []
-    for qid, p in belief.items():
-        k = len(p)
-        for respondent in range(respondents):
-            for order in range(k):
-                position = (np.arange(k) - order) % k + 1
-                mass = p * np.exp(bias * (position == 1))
-                logprob = np.log(mass / mass.sum() * (1 - outside))
-                rows += [
-                    (variant, respondent, qid, order, option + 1, position[option], logprob[option])
-                    for option in range(k)
-                ]
-    columns = ["variant", "respondent", "qid", "order", "option", "position", "logprob"]
-    return pd.DataFrame(rows, columns=columns)
+@given(distributions(2))
+def test_every_measure_keeps_to_its_range_and_direction(pair):
+    model, people = pair
+    for measure in MEASURES.values():
+        low, high = sorted((measure.best, measure.worst))
+        assert low - 1e-12 <= measure.function(model, people) <= high + 1e-12
+        assert (measure.best < measure.worst) == (measure.better == "lower")
 
 
-BELIEF = {"Q1": np.array([0.4, 0.3, 0.2, 0.1]), "Q7": np.array([0.7, 0.3])}
-
-
-@pytest.mark.parametrize("orders", ["all", "first"])
-def test_shares_of_an_unbiased_model_are_its_belief(orders):
-    answers = _answers(BELIEF, bias=0).sample(frac=1, random_state=0)
-    for (_, qid), shares in share_vectors(option_shares(answers, orders)).items():
-        assert shares == pytest.approx(BELIEF[qid])
-
-
-def test_rotating_the_orders_takes_out_most_of_a_position_bias():
-    answers = _answers({"Q1": np.full(4, 0.25)}, bias=3)
-    rotated, fixed = (share_vectors(option_shares(answers, o)) for o in ("all", "first"))
-    assert rotated["before", "Q1"] == pytest.approx([0.25] * 4)
-    first = np.exp(3) / (np.exp(3) + 3)
-    assert fixed["before", "Q1"] == pytest.approx([first, *[(1 - first) / 3] * 3])
-    positions = position_shares(answers)
-    assert positions["share"].tolist() == pytest.approx([first, *[(1 - first) / 3] * 3])
-    assert positions["scale"].tolist() == [4] * 4
-
-
-def test_a_strong_belief_is_no_position_bias():
-    positions = position_shares(_answers({"Q7": np.array([0.95, 0.05])}, bias=0))
-    assert positions["share"].tolist() == pytest.approx([0.5, 0.5])
-
-
-def test_respondents_weigh_the_same_however_sure_of_the_labels():
-    sure = _answers({"Q7": np.array([0.8, 0.2])}, 0, respondents=1, outside=0.0)
-    unsure = _answers({"Q7": np.array([0.2, 0.8])}, 0, respondents=1, outside=0.9)
-    both = pd.concat([sure, unsure.assign(respondent=1)])
-    assert option_shares(both)["share"].tolist() == pytest.approx([0.5, 0.5])
-    assert outside_mass(both)["outside"].tolist() == pytest.approx([0.45])
-
-
-def test_a_diverged_model_is_told():
-    answers = _answers(BELIEF, bias=0)
-    answers.loc[3, "logprob"] = np.nan
-    with pytest.raises(StudyError, match="Q1 of variant 'before'"):
-        option_shares(answers)
-
-
-def test_an_impossible_option_has_share_zero():
-    answers = _answers({"Q7": np.array([1.0, 1e-300])}, bias=0)
-    answers.loc[answers["option"] == 2, "logprob"] = -np.inf
-    assert option_shares(answers)["share"].tolist() == [1, 0]
-
-
-def _table(variants):
-    """An item table of models that mix the people of Germany with uniform guesses."""
-    answers = []
-    for variant, (knows, bias) in variants.items():
-        belief = {q: knows * p + (1 - knows) / len(p) for q, p in GERMANY.items()}
-        answers.append(_answers(belief, bias, respondents=1, variant=variant))
-    frame = pd.concat(answers)
-    parts = [
-        item_table(option_shares(frame, o), GERMANY, iter(ITEMS)).assign(orders=o)
-        for o in ("all", "first")
-    ]
-    return pd.concat(parts, ignore_index=True)
-
-
-TABLE = _table({"before": (0.0, 2.0), "after": (0.5, 1.0)})
-
-
-def test_item_table_measures_the_items_that_all_have():
-    table = TABLE[TABLE["orders"] == "all"]
-    assert len(table) == 2 * 44
-    assert list(table.columns[:3]) == ["variant", "qid", "topic"]
-    guess = table[table["variant"] == "before"].set_index("qid")["js_distance"]
-    uniform = REFERENCES[REFERENCES["line"] == "uniform"].set_index("qid")["js_distance"]
-    assert guess.to_dict() == pytest.approx(uniform.to_dict())
-    shares = option_shares(_answers(BELIEF, 0))
-    shares = pd.concat([shares, shares[shares["qid"] == "Q7"].assign(variant="after")])
-    small = item_table(shares, GERMANY, ITEMS)
-    assert small["qid"].tolist() == ["Q7", "Q7"]
-    with pytest.raises(StudyError, match="no item"):
-        item_table(shares, {}, ITEMS)
-
-
-def test_the_known_facts_of_the_shipped_data():
-    mean = REFERENCES.groupby("line")["js_distance"].mean()
-    assert mean["people of JPN"] == pytest.approx(0.228, abs=0.002)
-    assert mean["uniform"] == pytest.approx(0.326, abs=0.002)
-    assert mean["majority"] == pytest.approx(0.429, abs=0.002)
-    assert mean["always option 1"] == pytest.approx(0.735, abs=0.002)
-    assert mean["human floor"] == pytest.approx(0.03, abs=0.005)
-    assert REFERENCES.groupby("line")["accuracy"].mean()["uniform"] == pytest.approx(
-        0.359, abs=1e-3
-    )
-
-
-def test_the_human_floor_falls_with_the_number_of_respondents():
-    asked = MARGINALS[MARGINALS["country"] == "DEU"]
-    small, large = (
-        reference_lines(asked.assign(n=n), "DEU", ITEMS, seed=1)
-        .groupby("line")["js_distance"]
-        .mean()["human floor"]
-        for n in (200, 20_000)
-    )
-    # Sampling distances shrink as 1/sqrt(n), empty cells aside.
-    assert 7 < small / large < 11
-
-
-def test_reference_lines_repeat_with_their_seed():
-    again = reference_lines(MARGINALS, "DEU", ITEMS, seed=1)
-    pd.testing.assert_frame_equal(REFERENCES, again)
-
-
-def test_other_countries_need_thirty_items_and_the_summary_all():
-    others = set(REFERENCES["line"])
-    assert "people of USA" in others
-    assert "people of GBR" not in others
-    summary = line_summary(REFERENCES).set_index("line")
-    means = REFERENCES.groupby("line")["js_distance"].agg(["mean", "size"])
-    whole = means[means.index.str.startswith("people") & (means["size"] == 44)]["mean"]
-    assert summary.loc["nearest other country", "js_distance"] == whole.min()
-    assert summary.loc["nearest other country", "detail"] == whole.idxmin()[-3:]
-    assert summary.loc["mean other country", "js_distance"] == pytest.approx(whole.mean())
-    assert summary.index[0] == "human floor"
-
-
-def test_a_partial_country_is_compared_on_its_own_items():
-    britain = reference_lines(MARGINALS, "GBR", ITEMS, seed=1)
-    assert set(britain.groupby("line").size()) == {15}
-    assert "people of NZL" in set(britain["line"])
-
-
-def test_the_summary_uses_the_items_of_the_model_only():
-    summary = line_summary(REFERENCES, ["Q1", "Q1", "Q7"]).set_index("line")
-    rows = REFERENCES[(REFERENCES["line"] == "uniform") & REFERENCES["qid"].isin(["Q1", "Q7"])]
-    assert summary.loc["uniform", "js_distance"] == pytest.approx(rows["js_distance"].mean())
-    with pytest.raises(StudyError, match="lack an item"):
-        line_summary(REFERENCES, ["Q1", "Q999"])
-
-
-values = st.lists(st.floats(0, 1, width=32), min_size=1, max_size=50)
-
-
-@given(values, st.integers(0, 100))
-def test_an_interval_contains_its_mean_whatever_the_order(sample, seed):
-    mean, low, high = interval(sample, seed, resamples=200)
-    assert low - 1e-12 <= mean <= high + 1e-12
-    assert min(sample) - 1e-12 <= low
-    assert high <= max(sample) + 1e-12
-    assert interval(sample[::-1], seed, resamples=200) == (mean, low, high)
-
-
-def test_an_interval_covers_the_truth_about_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    samples = rng.normal(0.3, 0.1, size=(200, 44))
-    covered = [low <= 0.3 <= high for _, low, high in (interval(s, 1, 0.9, 400) for s in samples)]
-    assert 0.83 < np.mean(covered) < 0.96
-
-
-@given(values)
-def test_a_paired_change_of_nothing_is_not_distinguishable(sample):
-    change = paired_change(sample, sample, seed=0)
-    assert change == (0, 0, 0, 1, "not distinguishable")
-
-
-def test_a_paired_change_names_its_direction():
-    rng = np.random.default_rng(0)
-    before = rng.uniform(0.3, 0.5, 44)
-    after = before - 0.1 + rng.normal(0, 0.02, 44)
-    change = paired_change(before, after, seed=0)
-    assert change.verdict == "better"
-    assert change.mean == pytest.approx(-0.1, abs=0.01)
-    assert change.low < change.mean < change.high < 0
-    assert change.p_value < 0.001
-    assert paired_change(after, before, seed=0).verdict == "worse"
-    assert paired_change(before, after, seed=0, lower_is_better=False).verdict == "worse"
-    noise = before + rng.normal(0, 0.1, 44)
-    assert paired_change(before, noise, seed=0).verdict == "not distinguishable"
-
-
-def test_the_p_value_of_few_items_is_exact():
-    # Of the 2^4 swaps only the observed one and its mirror reach this mean: p = 2/16.
-    assert paired_change([4, 3, 2, 1], [3, 2, 1, 0], seed=0).p_value == pytest.approx(2 / 16)
-
-
-def test_metrics_place_the_model_between_knowing_nothing_and_the_people():
-    metrics = survey_metrics(TABLE, REFERENCES)
-    assert all(isinstance(value, float) and np.isfinite(value) for value in metrics.values())
-    assert metrics["items"] == 44
-    assert metrics["normalised_score_before"] == pytest.approx(0, abs=1e-9)
-    assert 0 < metrics["normalised_score_after"] < 1
-    assert metrics["js_distance_before_fixed_order"] > metrics["js_distance_uniform"]
-    change = metrics["js_distance_after"] - metrics["js_distance_before"]
-    assert metrics["change"] == pytest.approx(change)
-    assert metrics["change_low"] < change < metrics["change_high"] < 0
-    assert metrics["p_value"] < 0.01
-    low, high = metrics["js_distance_after_low"], metrics["js_distance_after_high"]
-    assert low < metrics["js_distance_after"] < high
-    assert metrics["js_distance_human_floor"] < metrics["js_distance_nearest_country"]
-
-
-def test_metrics_of_one_variant_have_no_change():
-    before = TABLE[(TABLE["variant"] == "before") & (TABLE["orders"] == "all")]
-    metrics = survey_metrics(before.drop(columns="orders"), REFERENCES)
-    assert "change" not in metrics
-    assert "js_distance_after" not in metrics
-    assert metrics["js_distance_before"] == pytest.approx(metrics["js_distance_uniform"])
-
-
-@given(_distributions(2))
+@given(distributions(2))
 def test_mixing_towards_the_people_never_takes_a_model_further_away(pair):
     model, people = pair
     assume(not np.allclose(model, people))
     closer = (model + people) / 2
-    assert js_distance(closer, people) < js_distance(model, people)
+    for name in ("js_distance", "kl_people_model", "wasserstein_1", "total_variation"):
+        function = MEASURES[name].function
+        assert function(closer, people) < function(model, people)
+
+
+def test_scores_are_scaled_to_each_item():
+    scores = mean_scores([[0, 0, 1], [0.5, 0.5], [1, 0, 0, 0], [0, 0.5, 0, 0, 0.5]])
+    assert scores == pytest.approx([1, 0.5, 0, (0.25 + 1) / 2])
+
+
+def test_spearman_compares_the_order_of_the_items():
+    people = np.array([0.1, 0.5, 0.6, 0.9])
+    assert spearman(people**3, people) == pytest.approx(1)
+    assert spearman(-people, people) == pytest.approx(-1)
+    # Ranks 2 1 3 4 beside 1 2 3 4: 1 - 6 * 2 / (4 * 15).
+    assert spearman([0.2, 0.1, 0.6, 0.9], people) == pytest.approx(0.8)
+    assert np.isnan(spearman([0.5] * 4, people))
+    assert np.isnan(spearman([0.5], [0.2]))
+
+
+def _item(qid, options):
+    return SurveyItem(
+        qid=qid, topic=f"topic of {qid}", question="?", options=[str(i) for i in range(options)]
+    )
+
+
+def _shares(variants):
+    rows = [
+        (variant, qid, option, share)
+        for variant, by_item in variants.items()
+        for qid, vector in by_item.items()
+        for option, share in enumerate(vector, start=1)
+    ]
+    return pd.DataFrame(rows, columns=["variant", "qid", "option", "share"])
+
+
+ITEMS = [_item("Q1", 2), _item("Q2", 3), _item("Q3", 2)]
+PEOPLE = {"Q1": np.array([0.5, 0.5]), "Q2": np.array([0.2, 0.3, 0.5])}
+
+
+def test_item_table_measures_the_items_that_all_have():
+    shares = _shares(
+        {"before": {"Q1": [1, 0], "Q2": [0, 0, 1], "Q3": [1, 0]}, "after": {"Q1": [0.5, 0.5]}}
+    )
+    table = item_table(shares.sample(frac=1, random_state=0), PEOPLE, iter(ITEMS))
+    assert list(table.columns) == ["variant", "qid", "topic", *MEASURES]
+    table = table.set_index(["variant", "qid", "topic"])
+    assert set(table.index) == {(v, "Q1", "topic of Q1") for v in ("before", "after")}
+    assert table["js_distance"]["after"].tolist() == [0]
+    assert table["total_variation"]["before"].tolist() == [0.5]
+    with pytest.raises(StudyError, match="no item"):
+        item_table(shares, {}, ITEMS)
+
+
+def test_item_table_counts_invalid_answers_for_the_released_divergence():
+    shares = _shares({"before": {"Q1": [0.9, 0.1], "Q2": [0.2, 0.3, 0.5]}})
+    outside = pd.DataFrame(
+        {"variant": ["before"] * 2, "qid": ["Q2", "Q1"], "outside": [0.5, 0.25]}
+    ).astype({"variant": "category", "qid": "category"})
+    plain = item_table(shares, PEOPLE, ITEMS).set_index("qid")
+    counted = item_table(shares, PEOPLE, ITEMS, outside).set_index("qid")
+    assert counted["kl_release"].to_dict() == pytest.approx(
+        {
+            "Q1": float(kl_release([0.9, 0.1], PEOPLE["Q1"], 0.25)),
+            "Q2": float(kl_release(PEOPLE["Q2"], PEOPLE["Q2"], 0.5)),
+        }
+    )
+    assert (counted["kl_release"] > plain["kl_release"]).all()
+    others = [name for name in plain if name != "kl_release"]
+    pd.testing.assert_frame_equal(plain[others], counted[others])
+
+
+def _persons(answers):
+    rows = [
+        ("before", respondent, qid, option, share)
+        for (respondent, qid), vector in answers.items()
+        for option, share in enumerate(vector, start=1)
+    ]
+    table = pd.DataFrame(rows, columns=["variant", "respondent", "qid", "option", "share"])
+    return table.astype({"variant": "category", "qid": "category"})
+
+
+def test_respondents_are_measured_against_their_own_answers():
+    persons = _persons(
+        {
+            (7, "Q1"): [0.9, 0.1],
+            (7, "Q2"): [0.2, 0.3, 0.5],
+            (7, "Q3"): [0.6, 0.4],
+            (3, "Q1"): [0.5, 0.5],
+            (3, "Q2"): [0, 0, 1],
+            (5, "Q1"): [1, 0],
+        }
+    )
+    people = pd.DataFrame(
+        {
+            "respondent": [3, 7, 8],
+            "country": ["DEU", "DEU", "JPN"],
+            "Q2": [1.0, 2.0, 1.0],
+            "Q1": [np.nan, 1.0, 2.0],
+        }
+    )
+    table = respondent_table(persons, people).set_index("respondent")
+    assert set(table.index) == {3, 7}  # 5 isn't among the people
+    assert table["items"].to_dict() == {7: 2, 3: 1}
+    assert table.loc[7, "accuracy"] == pytest.approx((0.9 + 0.3) / 2)
+    # Both ends of Q2 lie half a scale from respondent 7's answer, the middle.
+    assert table.loc[7, "closeness"] == pytest.approx((0.9 + 0.3 + 0.7 * 0.5) / 2)
+    assert table.loc[3, ["accuracy", "closeness"]].tolist() == [0, 0]
+
+
+@settings(deadline=None)
+@given(distributions(1), st.integers(1, 6))
+def test_a_respondent_is_a_people_of_one(vector, answer):
+    (p,) = vector
+    assume(answer <= len(p))
+    people = pd.DataFrame({"respondent": [0], "Q1": [float(answer)]})
+    row = respondent_table(_persons({(0, "Q1"): p}), people).iloc[0]
+    own = np.eye(len(p))[answer - 1]
+    assert row["accuracy"] == pytest.approx(float(expected_accuracy(p, own)), abs=1e-12)
+    assert row["closeness"] == pytest.approx(float(expected_closeness(p, own)), abs=1e-12)

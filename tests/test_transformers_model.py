@@ -18,7 +18,6 @@ from clca_utils.transformers_model import (
     load_tokenizer,
     load_weights,
     render,
-    shared_start,
 )
 
 SURVEY = system("You are a person living in Japan. Answer with a number.")
@@ -92,13 +91,6 @@ def test_an_option_that_merges_with_its_prompt_is_refused(smollm, option):
     with pytest.raises(StudyError, match="does not split") as error:
         smollm.option_logprobs([[user("How?"), assistant("Very go")]], [[option]])
     assert repr(option) in str(error.value)
-
-
-def test_the_shared_start_leaves_each_row_a_token():
-    assert shared_start([(1, 2, 3), (1, 2, 4), (1, 2, 3, 5)]) == (1, 2)
-    assert shared_start([(1, 2), (1, 2, 3)]) == (1,)
-    assert shared_start([(1, 2)]) == (1,)
-    assert shared_start([(1,), (2,)]) == ()
 
 
 TALKS = [

@@ -1,0 +1,217 @@
+"""Validity checks of stage 05: what more is asked than the survey, and what the answers show.
+
+Each check asks a few of the same respondents again, one thing changed: the wording, the time, the
+prompt, or the country. What they find says how far the main measurement can be trusted.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
+
+import pandas as pd
+
+from clca_utils.answers import condition
+from clca_utils.asking import Questionnaire
+from clca_utils.culture import Culture
+from clca_utils.items import SurveyItem, languages, load_items
+from clca_utils.measures import Floats, item_table
+from clca_utils.respondents import Prompt, language_of, respondents
+from clca_utils.shares import Reading, option_shares, person_shares, readings_of, share_vectors
+from clca_utils.survey import Survey, country_shares
+from clca_utils.validity import (
+    chosen_options,
+    cultures_apart,
+    persona_effect,
+    position_bias,
+    retest_table,
+    wording_table,
+)
+
+Check = Literal["paraphrase", "retest", "prompts", "cultures"]
+CHECKS = get_args(Check)
+
+PROBED = 2
+"""Respondents who are asked again: enough to see whether anything matters, at a small price."""
+
+COMPARABLE = 30
+"""Items of which a country's people must be known for its culture to be told apart from others."""
+
+
+def check_forms(
+    main: Questionnaire,
+    prompt: Prompt,
+    *,
+    culture: Culture,
+    survey: Survey,
+    checks: Sequence[Check],
+    others: Sequence[Culture],
+) -> list[Questionnaire]:
+    """Return what more is asked for the validity checks.
+
+    Args:
+        main: The main measurement.
+        prompt: How its respondents are told who they are.
+        culture: Whose people they are.
+        survey: What people answered.
+        checks: Which checks are made.
+        others: Cultures between which the model shall tell, for "cultures".
+    """
+    probed = main.respondents[:PROBED]
+    forms = []
+    if "paraphrase" in checks:
+        worded = [
+            item.model_copy(update={"question": item.paraphrase})
+            for item in main.items
+            if item.paraphrase
+        ]
+        if worded:
+            forms += [main._replace(condition="paraphrase", respondents=probed, items=worded)]
+    if "retest" in checks:
+        for time in (1, 2):
+            forms += [
+                main._replace(
+                    condition=f"retest {time}",
+                    respondents=probed,
+                    orders="first",
+                    method="generate",
+                    temperature=1.0,
+                    seed=2 * main.seed + time,
+                )
+            ]
+    for other in get_args(Prompt) if "prompts" in checks else ():
+        language = language_of(culture, other)
+        if other == prompt or (other == "native" and language in {"en", *_unknown(language)}):
+            continue
+        forms += [
+            main._replace(
+                condition=f"prompt: {other}",
+                respondents=respondents(
+                    culture, other, count=PROBED, seed=main.seed, people=survey.people
+                ),
+                items=in_language(main.items, language),
+            )
+        ]
+    if "cultures" in checks:
+        forms += [
+            main._replace(
+                condition=f"as {other.name}",
+                respondents=respondents(other, "nationality"),
+                items=in_language(main.items, "en"),
+            )
+            for other in others
+            if comparable(other, survey, main.items)
+        ]
+    return forms
+
+
+def in_language(items: Sequence[SurveyItem], language: str) -> list[SurveyItem]:
+    """Return the same items in another language; in English, as they are."""
+    if language == "en":
+        return list(items)
+    translated = {item.qid: item for item in load_items("all", language)}
+    return [translated[item.qid] for item in items]
+
+
+def _unknown(language: str) -> set[str]:
+    return set() if language in languages() else {language}
+
+
+def comparable(culture: Culture, survey: Survey, items: Sequence[SurveyItem]) -> bool:
+    """Say whether enough is known of a culture's people to tell them from others."""
+    return len(country_shares(survey.marginals, culture.iso3, items)) >= COMPARABLE
+
+
+def check_tables(
+    answers: pd.DataFrame,
+    prompt: Prompt,
+    *,
+    people: Mapping[str, Floats],
+    items: Sequence[SurveyItem],
+    peoples: Mapping[str, Mapping[str, Floats]],
+    seed: int,
+) -> dict[str, pd.DataFrame]:
+    """Return what the checks found.
+
+    Args:
+        answers: The frame of answers.parquet, all conditions.
+        prompt: Of the main measurement.
+        people: The country's people, qid to shares.
+        items: The items asked.
+        peoples: Culture to the shares of its people, as for `people`.
+        seed: Of permutations.
+
+    Returns:
+        Name to table, of the checks that were asked: "position" (variant, bias), "wording"
+        (variant, moved: mean JS distance to the answers in the first wording), "retest" (see
+        `validity.retest_table`; asked: questions put), "prompts" (variant, prompt, moved: mean JS distance to the main
+        prompt's answers, spread: between respondents, js_distance: to the people), "cultures"
+        (variant, asked_as, people, correlation) and "apart" (variant, accuracy, chance, p_value).
+    """
+    main = condition(answers, "main")
+    reading = readings_of(main)[-1]
+    usual = option_shares(main, reading)
+    asked = list(map(str, answers["condition"].unique()))
+    tables = {"position": position_bias(main)}
+    if "paraphrase" in asked:
+        again = condition(answers, "paraphrase")
+        same = main[main["respondent"].isin(again["respondent"])]
+        moved = wording_table(option_shares(same, reading), option_shares(again, reading))
+        tables["wording"] = _mean(moved, ["variant"]).rename(columns={"js_distance": "moved"})
+    if {"retest 1", "retest 2"} <= set(asked):
+        once, again = (chosen_options(condition(answers, f"retest {time}")) for time in (1, 2))
+        asks = once.groupby("variant", observed=True).size().rename("asked").reset_index()
+        tables["retest"] = retest_table(once, again).merge(asks, on="variant")
+    prompted = [name for name in asked if name.startswith("prompt: ")]
+    if prompted:
+        rows = [
+            _prompt_row(condition(answers, name), reading, usual, people, items).assign(
+                prompt=name.removeprefix("prompt: ") if name != "main" else prompt
+            )
+            for name in ["main", *prompted]
+        ]
+        tables["prompts"] = pd.concat(rows, ignore_index=True)
+    told = [name for name in asked if name.startswith("as ")]
+    if len(told) > 1:
+        tables |= _apart(answers[answers["condition"].isin(told)], reading, peoples, seed)
+    return tables
+
+
+def _mean(table: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    return table.groupby(by, sort=False)["js_distance"].mean().reset_index()
+
+
+def _prompt_row(
+    answers: pd.DataFrame,
+    reading: Reading,
+    usual: pd.DataFrame,
+    people: Mapping[str, Floats],
+    items: Sequence[SurveyItem],
+) -> pd.DataFrame:
+    """Return what one prompt does: a row per variant."""
+    persons = person_shares(answers, reading)
+    shares = option_shares(answers, reading)
+    moved = _mean(wording_table(usual, shares), ["variant"]).set_index("variant")["js_distance"]
+    far = item_table(shares, people, items).groupby("variant", sort=False)["js_distance"].mean()
+    spread = persona_effect(persons).set_index("variant")["spread"]
+    counts = persons.groupby("variant", observed=True)["respondent"].nunique()
+    table = pd.DataFrame({"respondents": counts, "moved": moved, "js_distance": far})
+    return table.assign(spread=spread.where(counts > 1)).rename_axis("variant").reset_index()
+
+
+def _apart(
+    answers: pd.DataFrame,
+    reading: Reading,
+    peoples: Mapping[str, Mapping[str, Floats]],
+    seed: int,
+) -> dict[str, pd.DataFrame]:
+    """Return whether each variant tells the cultures apart: the matrix, and what it adds up to."""
+    matrices, found = [], []
+    for variant, mine in answers.groupby("variant", observed=True, sort=False):
+        model: dict[str, dict[str, Floats]] = {}
+        for name, some in mine.groupby("condition", observed=True, sort=False):
+            vectors = share_vectors(option_shares(some, reading))
+            model[str(name).removeprefix("as ")] = {q: shares for (_, q), shares in vectors.items()}
+        matrix, numbers = cultures_apart(model, {name: peoples[name] for name in model}, seed)
+        long = matrix.rename_axis("asked_as").reset_index().melt("asked_as", var_name="people")
+        matrices.append(long.rename(columns={"value": "correlation"}).assign(variant=variant))
+        found.append({"variant": variant} | numbers)
+    return {"cultures": pd.concat(matrices, ignore_index=True), "apart": pd.DataFrame(found)}

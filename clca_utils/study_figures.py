@@ -1,0 +1,247 @@
+"""The pictures of a whole study: many cultures and models in one figure.
+
+Plain frames in, a figure out, as in `clca_utils.figures`. A dagger marks what rests on people's
+data of low trust (tiers C2 and D); on the map such countries are hollow.
+"""
+
+import textwrap
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+
+from clca_utils.figures import BLUE, GREEN, GREY, ORANGE, VARIANTS, canvas, legend_above, themed
+from clca_utils.measures import MEASURES, Floats
+from clca_utils.references import LINES, normalised_score
+from clca_utils.survey import LOW_TRUST
+from clca_utils.survey_figures import DAGGER, JS_AXIS, LOW_TRUST_NOTE, UNIFORM
+
+
+@themed
+def study_figure(runs: pd.DataFrame) -> Figure:
+    """Show every run's distance to its people before (ring) and after training (dot).
+
+    Mean Jensen-Shannon distance (base 2) over the items, one line per culture and model, one ring
+    and dot per seed. Ticks mark the human floor, the nearest other country and the uniform line;
+    right of the uniform line an answer is further from the people than guessing evenly. A dagger
+    marks cultures with people's data of low trust.
+
+    Args:
+        runs: What `report.study_table` returns.
+    """
+    asked = runs.dropna(subset=["js_distance_before"])
+    groups = list(asked.groupby(["culture", "model"], sort=True))
+    figure, [axes] = canvas(8, 1.5 + 0.45 * len(groups))
+    marks = {"human_floor": GREEN, "nearest_country": GREY, "uniform": UNIFORM}
+    for row, (_, group) in enumerate(groups):
+        for line, colour in marks.items():
+            value = group.get(f"js_distance_{line}", pd.Series(dtype=float)).mean()
+            label = line.replace("_", " ") if row == 0 else None
+            axes.plot([value] * 2, [row - 0.4, row + 0.4], "-", color=colour, label=label, lw=2)
+        before, after = group["js_distance_before"], group["js_distance_after"]
+        rows = row + np.linspace(-0.2, 0.2, len(group)) if len(group) > 1 else [row]
+        axes.hlines(rows, before, after, color=BLUE, linewidth=1)
+        labels = ("before", "after") if row == 0 else (None, None)
+        axes.scatter(before, rows, fc="white", ec=ORANGE, zorder=3, label=labels[0])
+        axes.scatter(after, rows, color=BLUE, zorder=4, label=labels[1])
+    names = [f"{_marked(culture, group)}\n{model}" for (culture, model), group in groups]
+    axes.set_yticks(range(len(groups)), names)
+    axes.set(ylim=(len(groups) - 0.5, -0.5))
+    axes.set_xlim(0, axes.get_xlim()[1])
+    axes.grid(visible=False, axis="y")
+    note = f"\n{LOW_TRUST_NOTE}" if _doubtful(asked) else ""
+    axes.set_xlabel(f"mean {JS_AXIS} (0 same, 1 nothing in common){note}")
+    legend_above(axes)
+    return figure
+
+
+def _doubtful(runs: pd.DataFrame) -> bool:
+    """Tell whether any of the runs rests on people's data of low trust."""
+    return bool("low_trust_items" in runs and (runs["low_trust_items"] > 0).any())
+
+
+def _marked(culture: object, runs: pd.DataFrame) -> str:
+    """Return the culture's name, with a dagger where its people's data is of low trust."""
+    return f"{culture} {DAGGER}" if _doubtful(runs) else f"{culture}"
+
+
+HEAT_LINES = ("uniform", "human floor", "majority", "nearest other country", "best constant")
+SCORE = "normalised score"
+
+
+@themed
+def heat_map_figure(runs: pd.DataFrame) -> Figure:
+    """Show every measure of every culture and model, before and after training.
+
+    Numbers are the measures' values, means over seeds; an arrow says which way is better. Colours
+    are one scale for all measures: 0 where an answer is worth as much as guessing evenly (the
+    uniform line), 1 where it is as close as two samples of the same people (the human floor),
+    negative where it is worse than guessing. Below the gap stand answers that need no model, means
+    over the cultures. A dagger marks cultures with people's data of low trust.
+
+    Args:
+        runs: What `report.study_table` returns: per run `<measure>_before`, `<measure>_after` and
+            `<measure>_<line>`, lines as named in `references.LINES`; maybe `low_trust_items`.
+            Measures and lines that are absent are left out.
+    """
+    asked = runs.dropna(subset=["js_distance_before"])
+    measures = [name for name in MEASURES if f"{name}_before" in asked]
+    models, cells = [], []
+    for (culture, model), group in asked.groupby(["culture", "model"], sort=True):
+        name = f"{_marked(culture, group)}, {model}"
+        variants = [v for v in VARIANTS if group[f"js_distance_{v}"].notna().any()]
+        models += [f"{name}: {variants[0]}", *variants[1:]]
+        cells += [_scored(group, variant, measures) for variant in variants]
+    cultures = [group for _, group in asked.groupby("culture")]
+    lines = [line for line in HEAT_LINES if f"js_distance_{LINES[line]}" in asked]
+    worth = [np.mean([_scored(c, LINES[line], measures) for c in cultures], 0) for line in lines]
+    width = 2.2 + 0.075 * max(map(len, models)) + 0.9 * len(cells[0][0])
+    figure, [axes] = canvas(width, 1.8 + 0.28 * (len(cells) + len(lines)))
+    below = len(cells) + 0.5
+    mesh = _heat(axes, np.stack(cells), 0)
+    _heat(axes, np.stack(worth), below)
+    starts = [row for row, name in enumerate(models) if ":" in name]
+    axes.hlines(starts[1:], 0, len(cells[0][0]), color="white", linewidth=4)
+    rows = np.r_[np.arange(len(cells)), below + np.arange(len(lines))] + 0.5
+    axes.set_yticks(rows, [*models, *lines])
+    arrows = {"lower": "↓", "higher": "↑"}
+    heads = [f"{MEASURES[name].title} {arrows[MEASURES[name].better]}" for name in measures]
+    heads = [textwrap.fill(head, 13) for head in (*heads, f"{SCORE} ↑")]
+    axes.set_xticks(np.arange(len(heads)) + 0.5, heads, fontsize=8.5)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.set(xlim=(0, len(heads)), ylim=(below + len(lines), 0))
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    if _doubtful(asked):
+        axes.set_xlabel(LOW_TRUST_NOTE)
+    bar = figure.colorbar(mesh, ax=axes, shrink=0.6, aspect=30, extend="both", pad=0.02)
+    bar.set_ticks([-1, 0, 1], labels=["-1 as far beyond", "0 uniform", "1 human floor"])
+    bar.set_label(SCORE)
+    return figure
+
+
+def _scored(runs: pd.DataFrame, ending: str, measures: Sequence[str]) -> Floats:
+    """Return two rows: mean values of the measures, then each one's own normalised score.
+
+    The last column of both is the score of the Jensen-Shannon distance.
+    """
+    mean = runs.mean(numeric_only=True)
+    values = [mean[f"{name}_{ending}"] for name in measures]
+    ends = ([mean[f"{name}_{line}"] for name in measures] for line in ("uniform", "human_floor"))
+    scores = [normalised_score(*one) for one in zip(values, *ends, strict=True)]
+    score = scores[measures.index("js_distance")]
+    return np.array([[*values, score], [*scores, score]])
+
+
+def _heat(axes: Axes, cells: Floats, top: float) -> QuadMesh:
+    """Draw rows of cells from the height `top` downwards: values as text, scores as colours."""
+    values, scores = cells[:, 0], cells[:, 1]
+    edges = np.arange(values.shape[1] + 1), top + np.arange(len(values) + 1)
+    style: dict[str, Any] = {"cmap": "RdBu", "vmin": -1.2, "vmax": 1.2, "edgecolor": "white"}
+    mesh = axes.pcolormesh(*edges, scores, **style)
+    for (row, column), value in np.ndenumerate(values):
+        ink = "white" if abs(scores[row, column]) > 0.75 else "black"
+        place = (column + 0.5, top + row + 0.5)
+        word = f"{value:.3f}" if np.isfinite(value) else "–"
+        axes.text(*place, word, color=ink, ha="center", va="center", fontsize=8)
+    return mesh
+
+
+@themed
+def cultural_map_figure(
+    countries: pd.DataFrame,
+    models: pd.DataFrame,
+    titles: tuple[str, str],
+    uniform: tuple[float, float] | None = None,
+) -> Figure:
+    """Show where countries lie on the map, and where training moved the models.
+
+    Dots are countries, green where a model was to learn that culture, hollow where the people's
+    data is of low trust. Arrows lead from a model's answers before training (ring) to those after
+    (dot). The cross is guessing evenly: a model there knows nothing, whatever lies near.
+
+    Args:
+        countries: Columns x, y, label (three letters), highlight (bool), tier.
+        models: Columns x0, y0 (before), x1, y1 (after, NaN where there is none), label.
+        titles: Of the horizontal and the vertical axis, such as `CulturalMap.title` gives.
+        uniform: Where the even answer to every item lies.
+    """
+    figure, [axes] = canvas(8, 7)
+    low = countries["tier"].isin(LOW_TRUST)
+    for mask, colour, size, label in (
+        (~countries["highlight"], GREY, 18, "country"),
+        (countries["highlight"], GREEN, 60, "country to be learnt"),
+    ):
+        for doubt, face in ((~low, colour), (low, "white")):
+            some = countries[mask & doubt]
+            name = f"{label}, low trust" if face == "white" else label
+            if len(some):
+                axes.scatter(some["x"], some["y"], size, fc=face, ec=colour, zorder=2, label=name)
+    if uniform is not None:
+        axes.scatter(*uniform, 70, color="black", marker="X", zorder=3, label="guessing evenly")
+    for row in models.dropna(subset=["x1"]).itertuples():
+        arrow = {"arrowstyle": "-|>", "color": BLUE, "shrinkA": 4, "shrinkB": 3}
+        axes.annotate("", (row.x1, row.y1), (row.x0, row.y0), arrowprops=arrow, zorder=4)
+    axes.scatter(models["x0"], models["y0"], fc="white", ec=ORANGE, zorder=5, label="model before")
+    axes.scatter(models["x1"], models["y1"], color=BLUE, zorder=5, label="model after")
+    axes.set(xlabel=titles[0], ylabel=titles[1])
+    axes.margins(0.08)
+    legend_above(axes, columns=3)
+    last = models.assign(x=models["x1"].fillna(models["x0"]), y=models["y1"].fillna(models["y0"]))
+    named = pd.concat([last.assign(highlight=True), countries], ignore_index=True)
+    start, end = (models[pair].to_numpy(dtype=float) for pair in (["x0", "y0"], ["x1", "y1"]))
+    arrows = np.linspace(start, end, 20).reshape(-1, 2)
+    evenly = [] if uniform is None else [uniform]
+    _name_points(figure, axes, named, [*arrows[np.isfinite(arrows).all(axis=1)], *evenly])
+    return figure
+
+
+def _name_points(figure: Figure, axes: Axes, points: pd.DataFrame, others: Sequence[Any]) -> None:
+    """Write each point's label beside it, on the side where it covers least of the others.
+
+    Greedy, those to highlight first: a label once placed stays.
+
+    Args:
+        figure: Holds the axes, with every point drawn already.
+        axes: Where to write.
+        points: Columns x, y, label, highlight.
+        others: More places (x, y) to keep free.
+    """
+    figure.draw_without_rendering()
+    places = np.vstack([points[["x", "y"]].to_numpy(dtype=float), *others])
+    marks = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in axes.transData.transform(places)]
+    taken: list[Bbox] = []
+    for row in points.sort_values("highlight", ascending=False, kind="stable").itertuples():
+        text = axes.annotate(
+            str(row.label),
+            (row.x, row.y),
+            (0, 0),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=8.5 if row.highlight else 7,
+            fontweight="bold" if row.highlight else "normal",
+            color="black" if row.highlight else "0.3",
+            zorder=6,
+        )
+        box = text.get_window_extent()
+        gap = 8 if row.highlight else 5
+        right, up = box.width / 2 + gap, box.height / 2 + gap
+        sides = [(right, 0), (-right, 0), (0, up), (0, -up)]
+        sides += [(x * 0.8, y * 0.8) for x in (right, -right) for y in (up, -up)]
+        moved = [box.translated(*side) for side in sides]
+        covered = [
+            2 * side.count_overlaps(taken)
+            + side.count_overlaps(marks)
+            + 4 * (2 - axes.bbox.count_contains([side.min, side.max]))
+            for side in moved
+        ]
+        best = int(np.argmin(covered))
+        taken.append(moved[best])
+        text.xyann = sides[best][0] * 72 / figure.dpi, sides[best][1] * 72 / figure.dpi
