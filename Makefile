@@ -8,7 +8,7 @@ PIP_FLAGS ?=
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help study test check reference lab setup clean
+.PHONY: help study test check reference bench lab setup clean
 
 help:
 	@echo "make study [STUDY=demo]  set up, then run a study of params/ (smoke, demo, paper, yours)"
@@ -16,6 +16,7 @@ help:
 	@echo "make setup               only set up: environment, packages, embedded model"
 	@echo "make check               only check style and types"
 	@echo "make reference           run the study and keep a copy for others in results/reference"
+	@echo "make bench               how fast the survey is asked, against the usual ways"
 	@echo "make lab                 set up, then open JupyterLab"
 	@echo "make clean               remove the environment and caches; results stay"
 
@@ -37,6 +38,11 @@ reference: study
 	mkdir -p results/reference
 	cp -r results/$(STUDY) results/reference/$(STUDY)
 	find results/reference/$(STUDY) \( -name '*.safetensors' -o -name .lock \) -delete
+
+# Speed against two other ways to ask the survey (benchmarks/README.md): told, not tested.
+bench: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps -r benchmarks/requirements.txt
+	$(BIN)/python benchmarks/asking.py
 
 lab: setup
 	$(BIN)/jupyter lab notebooks

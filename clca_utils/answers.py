@@ -88,6 +88,11 @@ def read_answers(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
     if not path.is_file():
         raise StudyError(f"{shown(path)} is missing: run 05_wvs_analysis first.")
     try:
+        if missing := sorted(set(wanted) - set(pq.read_schema(path).names)):
+            raise StudyError(
+                f"{shown(path)}, {missing[0]}: the column is missing; delete the file and run "
+                "05_wvs_analysis again."
+            )
         dictionaries = [name for name in WORDS if name in wanted]
         table = pq.read_table(path, columns=wanted, read_dictionary=dictionaries)
     except (OSError, pa.ArrowInvalid) as error:
@@ -95,11 +100,6 @@ def read_answers(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
         raise StudyError(
             f"{shown(path)} isn't a parquet table ({reason}): delete it and run 05 again."
         ) from None
-    if missing := set(wanted) - set(table.column_names):
-        raise StudyError(
-            f"{shown(path)}, {sorted(missing)[0]}: the column is missing; delete the file and run "
-            "05_wvs_analysis again."
-        )
     # a dictionary that is read part by part holds words that were filtered or are not used
     frame: pd.DataFrame = table.unify_dictionaries().to_pandas()
     return frame

@@ -7,11 +7,13 @@ prompt, or the country. What they find says how far the main measurement can be 
 from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
+import numpy as np
 import pandas as pd
 
 from clca_utils.answers import condition
 from clca_utils.asking import Questionnaire
 from clca_utils.culture import Culture
+from clca_utils.files import StudyError
 from clca_utils.items import SurveyItem, languages, load_items
 from clca_utils.measures import Floats, item_table
 from clca_utils.respondents import Prompt, language_of, respondents
@@ -55,7 +57,9 @@ def check_forms(
         checks: Which checks are made.
         others: Cultures between which the model shall tell, for "cultures".
     """
-    probed = main.respondents[:PROBED]
+    probed, own = main.respondents[:PROBED], language_of(culture, prompt)
+    surveyed = survey.respondents(culture.iso3)
+    few = PROBED if surveyed is None else min(PROBED, int((surveyed["weight"] > 0).sum()))
     forms = []
     if "paraphrase" in checks:
         worded = [
@@ -79,15 +83,15 @@ def check_forms(
             ]
     for other in get_args(Prompt) if "prompts" in checks else ():
         language = language_of(culture, other)
-        if other == prompt or (other == "native" and language in {"en", *_unknown(language)}):
+        if other == prompt or (other == "native" and language not in languages()[1:]):
             continue
         forms += [
             main._replace(
                 condition=f"prompt: {other}",
                 respondents=respondents(
-                    culture, other, count=PROBED, seed=main.seed, people=survey.people
+                    culture, other, count=few, seed=main.seed, people=survey.people
                 ),
-                items=in_language(main.items, language),
+                items=in_language(main.items, language, own),
             )
         ]
     if "cultures" in checks:
@@ -95,7 +99,7 @@ def check_forms(
             main._replace(
                 condition=f"as {other.name}",
                 respondents=respondents(other, "nationality"),
-                items=in_language(main.items, "en"),
+                items=in_language(main.items, "en", own),
             )
             for other in others
             if comparable(other, survey, main.items)
@@ -103,16 +107,12 @@ def check_forms(
     return forms
 
 
-def in_language(items: Sequence[SurveyItem], language: str) -> list[SurveyItem]:
-    """Return the same items in another language; in English, as they are."""
-    if language == "en":
+def in_language(items: Sequence[SurveyItem], language: str, own: str) -> list[SurveyItem]:
+    """Return the same items in another language than their own."""
+    if language == own:
         return list(items)
     translated = {item.qid: item for item in load_items("all", language)}
     return [translated[item.qid] for item in items]
-
-
-def _unknown(language: str) -> set[str]:
-    return set() if language in languages() else {language}
 
 
 def comparable(culture: Culture, survey: Survey, items: Sequence[SurveyItem]) -> bool:
@@ -142,9 +142,10 @@ def check_tables(
     Returns:
         Name to table, of the checks that were asked: "position" (variant, bias), "wording"
         (variant, moved: mean JS distance to the answers in the first wording), "retest" (see
-        `validity.retest_table`; asked: questions put), "prompts" (variant, prompt, moved: mean JS distance to the main
-        prompt's answers, spread: between respondents, js_distance: to the people), "cultures"
-        (variant, asked_as, people, correlation) and "apart" (variant, accuracy, chance, p_value).
+        `validity.retest_table`; asked: questions put), "prompts" (variant, prompt, moved: mean JS
+        distance to the main prompt's answers, spread: between respondents, js_distance: to the
+        people), "cultures" (variant, asked_as, people, correlation) and "apart" (variant,
+        accuracy, chance, p_value).
     """
     main = condition(answers, "main")
     reading = readings_of(main)[-1]
@@ -160,7 +161,9 @@ def check_tables(
         once, again = (chosen_options(condition(answers, f"retest {time}")) for time in (1, 2))
         asks = once.groupby("variant", observed=True).size().rename("asked").reset_index()
         tables["retest"] = retest_table(once, again).merge(asks, on="variant")
-    prompted = [name for name in asked if name.startswith("prompt: ")]
+    # of a condition under which no written answer could be read nothing can be said
+    read = list(map(str, answers.loc[answers["logprob"] > -np.inf, "condition"].unique()))
+    prompted = [name for name in read if name.startswith("prompt: ")]
     if prompted:
         rows = [
             _prompt_row(condition(answers, name), reading, usual, people, items).assign(
@@ -169,9 +172,8 @@ def check_tables(
             for name in ["main", *prompted]
         ]
         tables["prompts"] = pd.concat(rows, ignore_index=True)
-    told = [name for name in asked if name.startswith("as ")]
-    if len(told) > 1:
-        tables |= _apart(answers[answers["condition"].isin(told)], reading, peoples, seed)
+    told = [name for name in read if name.startswith("as ")]
+    tables |= _apart(answers[answers["condition"].isin(told)], reading, peoples, seed)
     return tables
 
 
@@ -203,15 +205,41 @@ def _apart(
     peoples: Mapping[str, Mapping[str, Floats]],
     seed: int,
 ) -> dict[str, pd.DataFrame]:
-    """Return whether each variant tells the cultures apart: the matrix, and what it adds up to."""
+    """Return whether each variant tells the cultures apart: the matrix, and what it adds up to.
+
+    Of a variant that answered as fewer than two cultures nothing is said.
+    """
     matrices, found = [], []
     for variant, mine in answers.groupby("variant", observed=True, sort=False):
         model: dict[str, dict[str, Floats]] = {}
         for name, some in mine.groupby("condition", observed=True, sort=False):
-            vectors = share_vectors(option_shares(some, reading))
-            model[str(name).removeprefix("as ")] = {q: shares for (_, q), shares in vectors.items()}
-        matrix, numbers = cultures_apart(model, {name: peoples[name] for name in model}, seed)
+            if vectors := share_vectors(option_shares(some, reading)):
+                mine_as = {qid: shares for (_, qid), shares in vectors.items()}
+                model[str(name).removeprefix("as ")] = mine_as
+        try:
+            matrix, numbers = cultures_apart(model, {name: peoples[name] for name in model}, seed)
+        except StudyError:  # too few cultures or common items to tell anything apart
+            continue
         long = matrix.rename_axis("asked_as").reset_index().melt("asked_as", var_name="people")
         matrices.append(long.rename(columns={"value": "correlation"}).assign(variant=variant))
         found.append({"variant": variant} | numbers)
+    if not found:
+        return {}
     return {"cultures": pd.concat(matrices, ignore_index=True), "apart": pd.DataFrame(found)}
+
+
+def check_metrics(tables: Mapping[str, pd.DataFrame]) -> dict[str, float]:
+    """Return what the checks found as named numbers, for a run's metrics file."""
+    numbers = {
+        "position": {"bias": "position_bias"},
+        "wording": {"moved": "wording_moved"},
+        "retest": {"kappa": "retest_kappa", "agreement": "retest_agreement", "n": "retest_n"},
+        "apart": {"accuracy": "cultures_accuracy", "p_value": "cultures_p_value"},
+    }
+    return {
+        f"{name}_{row['variant']}": float(row[column])
+        for table, columns in numbers.items()
+        if table in tables
+        for row in tables[table].to_dict("records")
+        for column, name in columns.items()
+    }

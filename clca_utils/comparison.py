@@ -5,6 +5,7 @@ and without the survey file.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -24,8 +25,15 @@ from clca_utils.cultural_map import (
 from clca_utils.culture import Culture
 from clca_utils.files import StudyError, shown, write_text
 from clca_utils.items import MAP_ITEMS, MAP_TOPIC, SurveyItem
-from clca_utils.measures import Floats, item_table, mean_scores, respondent_table, spearman
-from clca_utils.references import reference_lines
+from clca_utils.measures import (
+    MEASURES,
+    Floats,
+    item_table,
+    mean_scores,
+    respondent_table,
+    spearman,
+)
+from clca_utils.references import line_summary, normalised_score, reference_lines
 from clca_utils.shares import (
     main_reading,
     option_shares,
@@ -149,6 +157,26 @@ def compare(
     )
 
 
+def line_up(seen: Comparison) -> pd.DataFrame:
+    """Return every measure of the model and of the reference lines, one row each.
+
+    Returns:
+        Index: "model before", "model after", then the reference lines, with what is special about
+        one in brackets. Columns: the measures, and `score`: of the JS distance, 0 at the uniform
+        line and 1 at the human floor.
+    """
+    models = seen.main.groupby("variant", sort=False)[list(MEASURES)].mean()
+    models.index = "model " + models.index
+    lines = line_summary(seen.references, seen.main["qid"]).set_index("line")
+    floor, uniform = (float(lines["js_distance"][line]) for line in ("human floor", "uniform"))
+    details = lines.pop("detail").map(lambda detail: f" ({detail})" if detail else "")
+    lines.index += details
+    table = pd.concat([models, lines])[list(MEASURES)].rename_axis("answers")
+    return table.assign(
+        score=[normalised_score(value, uniform, floor) for value in table["js_distance"]]
+    )
+
+
 def metrics_of(
     seen: Comparison, answers: pd.DataFrame, survey: Survey, seed: int
 ) -> dict[str, float]:
@@ -225,17 +253,19 @@ def places(
             _table({name: item_means(row, values) for name, row in rows.items()})
             for rows in (by_country, models)
         )
-        drawn, features = fit_map(countries), item_means(even, values)
-        tables += [_placed("values", drawn, countries, rest, even=features, tiers=tiers)]
+        features = item_means(even, values)
+        with suppress(StudyError):  # too few countries are known to draw a map through
+            drawn = fit_map(countries)
+            tables += [_placed("values", drawn, countries, rest, even=features, tiers=tiers)]
     if set(MAP_ITEMS) <= set(even):
         countries, rest = (
             _table({name: map_items(row) for name, row in rows.items()})
             for rows in (by_country, models)
         )
         countries = countries.reindex(columns=list(FEATURES)).dropna()
-        if len(countries) > 2:
-            drawn, features = inglehart_welzel(countries), map_items(even)
-            name = "inglehart-welzel"
+        name, features = "inglehart-welzel", map_items(even)
+        with suppress(StudyError):
+            drawn = inglehart_welzel(countries)
             tables += [_placed(name, drawn, countries, rest, even=features, tiers=tiers)]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=PLACES)
 

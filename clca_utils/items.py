@@ -6,6 +6,7 @@ its place where the user has it.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from string import ascii_uppercase
@@ -31,6 +32,10 @@ MAP_ITEMS = (
 )
 """Variables behind the ten items of the Inglehart-Welzel map (Inglehart and Welzel 2005, chapter 2;
 variable names of the WVS-7 master questionnaire)."""
+
+SCALE = re.compile(r"^On a scale of (\d+) to (\d+), \1 meaning '.*?' and \2 meaning '.*?', (\w)")
+"""How WorldValuesBench's questions begin. What a number means is left to the options, which are
+numbered anew in each order."""
 
 MAP_TOPIC = "cultural map"
 """Topic of the items that only the map needs."""
@@ -112,7 +117,14 @@ def load_items(
         blank = [item.model_copy(update={"question": ""}) for item in ours]  # no English is left
         ours = reworded(blank, _read(DATA / "items" / f"{language}.yaml"), language)
     if path:
-        ours = reworded(ours, _read(locate(path)), shown(locate(path)))
+        wordings, name = _read(locate(path)), shown(locate(path))
+        unknown = {wording.qid for wording in wordings} - {item.qid for item in ours}
+        if unknown and locate(path).suffix != ".json":  # the metadata names all the survey asks
+            raise StudyError(
+                f"{name}, qid: found '{min(unknown)}', which the study doesn't ask; take it out, or "
+                "name the item as the survey does, 'Q1'."
+            )
+        ours = reworded(ours, wordings, name)
     wanted = {
         "values": [item for item in ours if item.topic != MAP_TOPIC],
         "map": [item for item in ours if item.qid in MAP_ITEMS],
@@ -160,6 +172,8 @@ def _read(source: Path) -> list[_Wording]:
         items = _ItemFile.model_validate(content).items
     except FileNotFoundError:
         raise StudyError(f"{shown(source)} is missing: mend the path of the items.") from None
+    except IsADirectoryError:
+        raise StudyError(f"{shown(source)} is a folder: name the file of items in it.") from None
     except ValidationError as error:
         raise StudyError(f"{shown(source)}, {problems(error)[0]}: mend the field.") from None
     except (yaml.YAMLError, ValueError) as error:
@@ -176,18 +190,16 @@ def _read(source: Path) -> list[_Wording]:
 def _from_metadata(source: Path, text: str) -> dict[str, Any]:
     """Return WorldValuesBench's question metadata as a file of items."""
     metadata = json.loads(text)
-    codebook_file = source.with_name("codebook.json")
-    codebook = (
-        json.loads(codebook_file.read_text(encoding="utf-8")) if codebook_file.is_file() else {}
-    )
+    codebook = _codebook(source.with_name("codebook.json"))
     items = []
     for qid, entry in metadata.items() if isinstance(metadata, dict) else ():
         if isinstance(entry, dict) and entry.get("use_case") == "value" and "question" in entry:
-            choices = codebook.get(qid, {}).get("choices", {})
+            choices = codebook.get(qid, {})
             last = int(entry.get("answer_scale_max") or 0)
             options = [choices[str(code)] for code in range(1, last + 1) if str(code) in choices]
+            question = SCALE.sub(lambda found: found[3].upper(), str(entry["question"]), count=1)
             # the ends alone may be labelled, as on scales from 1 to 10
-            items.append({"qid": qid, "question": entry["question"]})
+            items.append({"qid": qid, "question": question})
             items[-1] |= {"options": options} if len(options) == last else {}
     if not items:
         raise ValueError(
@@ -195,3 +207,16 @@ def _from_metadata(source: Path, text: str) -> dict[str, Any]:
             " does"
         )
     return {"items": items}
+
+
+def _codebook(file: Path) -> dict[str, dict[str, str]]:
+    """Return variable to code to label, of WorldValuesBench's codebook if it is there."""
+    if not file.is_file():
+        return {}
+    try:
+        entries = json.loads(file.read_text(encoding="utf-8"))
+        return {variable: dict(entry.get("choices", {})) for variable, entry in entries.items()}
+    except (ValueError, AttributeError, TypeError):
+        raise StudyError(
+            f"{shown(file)} isn't WorldValuesBench's codebook: download it again."
+        ) from None

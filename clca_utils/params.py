@@ -18,7 +18,7 @@ from clca_utils.checks import CHECKS, Check
 from clca_utils.culture import load_culture
 from clca_utils.files import ROOT, StudyError, locate, read_yaml, shown
 from clca_utils.items import ItemSet, load_items
-from clca_utils.respondents import Prompt
+from clca_utils.respondents import Prompt, language_of, persona_words
 from clca_utils.scenario import load_seeds
 from clca_utils.survey import load_survey, people_of
 
@@ -319,16 +319,20 @@ def parameters(study: Study, section: str, model: str) -> dict[str, Any]:
 
 
 def unsurveyed(study: Study) -> list[str]:
-    """Say of which cultures' people the survey knows nothing, or what is wrong with its file."""
+    """Say which cultures can't be surveyed, or what is wrong with the survey's files."""
+    given, field = study.wvs_analysis, "items"
     try:
-        items = load_items(study.wvs_analysis.item_set, path=study.wvs_analysis.items)
-        marginals = load_survey(study.wvs_analysis.survey, items).marginals
+        items = load_items(given.item_set, path=given.items)
+        field = "survey"
+        marginals = load_survey(given.survey, items).marginals
     except StudyError as error:
-        return [f"wvs_analysis.survey: {error}"]
+        return [f"wvs_analysis.{field}: {error}"]
     told = []
     for culture in study.cultures:
         try:
-            people_of(marginals, load_culture(culture).iso3, items)
+            home = load_culture(culture)
+            people_of(marginals, home.iso3, items)
+            persona_words(language_of(home, given.prompt))
         except StudyError as error:
             told.append(f"cultures, {culture}: {error}")
     return told

@@ -1,6 +1,6 @@
 """What a study found, from its results folder alone: no model is loaded, nothing is asked again."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from clca_utils import figures, study_figures, survey_figures
-from clca_utils.comparison import Comparison, read_comparison
+from clca_utils.comparison import UNIFORM, Comparison, read_comparison
 from clca_utils.dialogue import Dialogue
 from clca_utils.files import StudyError, read_json, read_records, shown
 from clca_utils.intent import Intent
@@ -16,6 +16,7 @@ from clca_utils.items import load_items
 from clca_utils.judging import Judgement
 from clca_utils.scenario import Scenario
 from clca_utils.tables import intent_table, judgement_table, slot_table, turn_table
+from clca_utils.uncertainty import ALPHA, holm, paired_change, replicates
 
 
 def run_folders(study: Path, runs: Sequence[str] = ()) -> list[Path]:
@@ -61,35 +62,55 @@ def study_table(study: Path, runs: Sequence[str] = ()) -> pd.DataFrame:
 SUMMARY = {
     "before": "js_distance_before",
     "after": "js_distance_after",
-    "change": "change",
     "uniform": "js_distance_uniform",
     "human floor": "js_distance_human_floor",
     "score before": "normalised_score_before",
     "score after": "normalised_score_after",
+    "low-trust items": "low_trust_items",
 }
 
 
-def summary_table(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the study's main table: one row per culture and model, means over its seeds.
+def summary_table(study: Path, runs: Sequence[str] = (), seed: int = 0) -> pd.DataFrame:
+    """Return the study's main table: one row per culture and model, seeds as replicates.
 
     Args:
-        runs: What `study_table` returns.
+        study: The study's folder.
+        runs: Which of its runs count; by default all that are there.
+        seed: Of bootstrap and permutations.
 
     Returns:
-        Index culture, model. Columns: seeds; before, after, change, uniform, human floor (mean
-        Jensen-Shannon distances, base 2; a negative change is closer); the normalised scores (0:
-        uniform, 1: human floor); "seeds closer", how many seeds came closer with p below .05 (an
-        exact count, not corrected for many comparisons).
+        Index culture, model. Columns: seeds; before, after, uniform, human floor (mean
+        Jensen-Shannon distances, base 2); the normalised scores (0: uniform, 1: human floor);
+        low-trust items; change (after - before, negative is closer), with the ends of its interval
+        over the items, `low` and `high`, and over the seeds, `seeds_low` and `seeds_high` (NaN for
+        one seed); `p_value` of no change, over the items, their distances averaged over the seeds;
+        `p_holm`, corrected for the number of rows; and the verdict: better, worse, or not
+        distinguishable.
     """
-    absent = {*SUMMARY.values(), "p_value"} - set(runs)
-    asked = runs.reindex(columns=[*runs, *absent]).dropna(subset=["js_distance_before"])
-    by_run = asked.groupby(["culture", "model"])
-    means = by_run[list(SUMMARY.values())].mean()
-    means.columns = list(SUMMARY)
-    sure = asked[(asked["change"] < 0) & (asked["p_value"] < 0.05)]
-    closer = sure.groupby(["culture", "model"]).size().reindex(means.index, fill_value=0)
-    means.insert(0, "seeds", by_run.size())
-    return means.assign(**{"seeds closer": closer})
+    found = study_table(study, runs)
+    asked = found.reindex(columns=[*found, *{*SUMMARY.values()} - set(found)])
+    asked = asked.dropna(subset=["js_distance_before", "js_distance_after"])
+    rows = []
+    for (culture, model), group in asked.groupby(["culture", "model"]):
+        folders = [study / str(culture) / str(model) / f"seed-{number}" for number in group["seed"]]
+        tables = pd.concat([read_comparison(folder / "tables").main for folder in folders])
+        by_item = tables.groupby(["qid", "variant"])["js_distance"].mean().unstack()
+        change = paired_change(by_item["before"], by_item["after"], seed)
+        over_seeds = replicates(group["js_distance_after"] - group["js_distance_before"])
+        row = {"culture": culture, "model": model, "seeds": len(group)}
+        row |= {name: group[metric].mean() for name, metric in SUMMARY.items()}
+        row |= {"change": change.mean, "low": change.low, "high": change.high}
+        row |= {"seeds_low": over_seeds.low, "seeds_high": over_seeds.high}
+        rows.append(row | {"p_value": change.p_value})
+    columns = ["culture", "model", "seeds", *SUMMARY, *CHANGE]
+    table = pd.DataFrame(rows, columns=columns).set_index(["culture", "model"])
+    table["p_holm"] = holm(table["p_value"])
+    clear = (table["p_holm"] < ALPHA) & (table["low"] * table["high"] > 0)
+    words = np.where(table["change"] < 0, "better", "worse")
+    return table.assign(verdict=np.where(clear, words, "not distinguishable"))
+
+
+CHANGE = ["change", "low", "high", "seeds_low", "seeds_high", "p_value"]
 
 
 def run_figures(run: Path, seed: int = 0) -> dict[str, Figure]:
@@ -139,26 +160,59 @@ def comparison_figures(seen: Comparison, seed: int) -> dict[str, Figure]:
         "moved_items": survey_figures.moved_items_figure(seen.items, seen.references, tiers),
     }
     return drawn | {
-        f"map_{name}": map_figure(some, {seen.iso3}) for name, some in seen.places.groupby("map")
+        f"map_{name}": map_figure([("model", seen.iso3, some)])
+        for name, some in seen.places.groupby("map")
     }
 
 
-def map_figure(places: pd.DataFrame, learnt: Collection[str], model: str = "model") -> Figure:
-    """Draw one cultural map.
+def study_maps(study: Path, runs: Sequence[str] = ()) -> dict[str, Figure]:
+    """Draw the cultural maps with all models of a study, name to figure.
+
+    Runs whose maps were drawn through other countries or items than the first run's are left out:
+    their places can't be compared.
 
     Args:
-        places: Rows of `Comparison.places`, of one map.
-        learnt: The countries whose culture was to be learnt, by their three letters.
-        model: What to call the model.
+        study: The study's folder.
+        runs: Which of its runs count; by default all that are there.
     """
-    countries = places[places["kind"] == "country"]
-    countries = countries.assign(highlight=countries["label"].isin(learnt))
-    spots = places.set_index("kind")[["x", "y"]]
-    before, after = (
-        spots.loc[kind] if kind in spots.index else pd.Series({"x": np.nan, "y": np.nan})
-        for kind in ("before", "after")
+    found: dict[str, list[tuple[str, str, pd.DataFrame]]] = {}
+    for folder in run_folders(study, runs):
+        if not (folder / "tables").is_dir():
+            continue
+        seen = read_comparison(folder / "tables")
+        label = " ".join(folder.relative_to(study).parts)
+        for name, places in seen.places.groupby("map"):
+            found.setdefault(f"map_{name}", []).append((label, seen.iso3, places))
+    return {name: map_figure(some) for name, some in found.items()}
+
+
+def map_figure(runs: Sequence[tuple[str, str, pd.DataFrame]]) -> Figure:
+    """Draw one cultural map with the models of some runs.
+
+    Args:
+        runs: Of each run what to call it, the three letters of the country whose culture was to
+            be learnt, and the rows of `Comparison.places` of the map.
+    """
+    first = runs[0][2]
+    countries = first[first["kind"] == "country"]
+    same = [run for run in runs if _countries(run[2]).equals(_countries(first))]
+    learnt = {iso3 for _, iso3, _ in same}
+    arrows = []
+    for label, _, places in same:
+        models = places[places["kind"] != "country"]
+        spots = models.set_index("kind")[["x", "y"]].reindex(["before", "after"])
+        ends = [f"{axis}{end}" for end in (0, 1) for axis in "xy"]
+        arrow = dict(zip(ends, spots.to_numpy().ravel(), strict=True))
+        arrows.append({**arrow, "label": label})
+    ((even_x, even_y),) = first.loc[first["kind"] == UNIFORM, ["x", "y"]].to_numpy(dtype=float)
+    return study_figures.cultural_map_figure(
+        countries.assign(highlight=countries["label"].isin(learnt)),
+        pd.DataFrame(arrows),
+        (str(first["x_title"].iloc[0]), str(first["y_title"].iloc[0])),
+        (even_x, even_y),
     )
-    arrow = {"x0": before["x"], "y0": before["y"], "x1": after["x"], "y1": after["y"]}
-    titles = tuple(places[["x_title", "y_title"]].iloc[0])
-    models = pd.DataFrame([{**arrow, "label": model}])
-    return study_figures.cultural_map_figure(countries, models, titles, tuple(spots.loc["uniform"]))
+
+
+def _countries(places: pd.DataFrame) -> pd.DataFrame:
+    rows = places[places["kind"] == "country"]
+    return rows[["label", "x", "y"]].round(6).reset_index(drop=True)

@@ -5,9 +5,11 @@ categories, and marked synthetic wherever they appear.
 """
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 from babel import Locale
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -82,6 +84,7 @@ class PersonaWords(BaseModel):
         return str(words).format_map({field: value, "country": country})
 
 
+@lru_cache  # it is needed for each question
 def persona_words(language: str) -> PersonaWords:
     """Read how respondents are described in a language.
 
@@ -133,7 +136,8 @@ def respondents(
         seed: Of their draw.
         people: Microdata, of any countries, see `microdata.load_microdata`; without those of the
             culture's country, the respondents are made up.
-        weighted: Draw them by the survey's weights, so that they stand for the population.
+        weighted: Draw them one after another by the survey's weights, so that they stand for the
+            population: the better, the fewer they are beside those surveyed.
 
     Raises:
         StudyError: There are fewer respondents than wanted.
@@ -152,12 +156,16 @@ def respondents(
         drawn = synthetic_answers(count, seed, culture.iso3)
         source: Literal["synthetic", "microdata"] = "synthetic"
     else:
-        if len(mine) < count:
+        chances = mine["weight"].to_numpy() if weighted else np.ones(len(mine))
+        if (able := np.count_nonzero(chances)) < count:
+            kind = "respondents with a weight above 0" if weighted else "respondents"
             raise StudyError(
-                f"The survey file has {len(mine)} respondents of {culture.iso3}, and "
+                f"The survey file has {able} {kind} of {culture.iso3}, and "
                 f"{count} are wanted: lower wvs_analysis.n_respondents."
             )
-        drawn = mine.sample(count, random_state=seed, weights="weight" if weighted else None)
+        # pandas' own draw refuses weights that a sample without repetition can't follow exactly
+        draw = np.random.default_rng(seed).choice
+        drawn = mine.iloc[draw(len(mine), count, replace=False, p=chances / chances.sum())]
         source = "microdata"
     return [
         Respondent(
@@ -168,6 +176,19 @@ def respondents(
         )
         for row in drawn.to_dict("records")
     ]
+
+
+def asked_as(people: Sequence[Respondent], culture: Culture) -> str:
+    """Say in a few words whom a model answered as, to stand wherever its answers are shown."""
+    count, first = len(people), people[0]
+    if first.source == "prompt":
+        told = any(text in first.description for text in culture.descriptors())
+        more = ", told what many people there value" if told else ""
+        whom = f"a person living in {culture.country}{more}"
+        return whom if first.description else "nobody in particular"
+    kind = "synthetic" if first.source == "synthetic" else "surveyed"
+    tongue = "" if first.language == "en" else f" (in {culture.language})"
+    return f"{count} {kind} respondent{'s' if count > 1 else ''} of {culture.country}{tongue}"
 
 
 def describe(row: dict[Any, Any], words: PersonaWords, country: str, joint: str = " ") -> str:

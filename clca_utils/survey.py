@@ -86,7 +86,7 @@ def load_marginals(
         path: A CSV with the columns qid, country (three letters: ISO 3166, and NIR), option (code
             from 1), share (of valid answers), n (respondents, may be empty), tier, and maybe
             label; empty is the shipped file.
-        items: The items that fix the known names and scales; by default the shipped ones.
+        items: The items asked: they and the shipped ones fix the known names and scales.
 
     Returns:
         One row per item, country and option. `n` is NaN where it isn't published.
@@ -106,7 +106,7 @@ def load_marginals(
     for column in COLUMNS:
         if column not in rows:
             raise StudyError(f"{name}, {column}: the column is missing; add it.")
-    known = load_items("all") if items is None or not path else items
+    known = [*load_items("all"), *(items or [])]
     scale = rows["qid"].map(NOT_ASKED | {item.qid: len(item.options) for item in known})
     option, share, n = (pd.to_numeric(rows[c], errors="coerce") for c in ("option", "share", "n"))
 

@@ -1,5 +1,6 @@
 """The parameter file: every slip is named, and what is right is read as it stands."""
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -95,9 +96,17 @@ def test_the_defaults_are_those_agreed_with_the_notebooks():
         },
         "wvs_analysis": {
             "survey": "",
-            "n_respondents": 0,
+            "items": "",
+            "item_set": "values",
+            "prompt": "nationality",
+            "n_respondents": 4,
+            "weighted": True,
+            "method": "weigh",
+            "temperature": 1.0,
             "orders": "all",
-            "batch_size": 32,
+            "checks": ["paraphrase", "retest", "prompts", "cultures"],
+            "cultures": ["british", "chinese", "german", "japanese", "mexican"],
+            "batch_size": 8,
         },
         "paper_figures": {},
     }
@@ -139,6 +148,21 @@ def test_a_study_is_found_by_its_bare_name(write):
         ({"fine_tuning": None}, "fine_tuning should hold 'parameter: value' lines, found None."),
         ({"fine_tuning": [1]}, "fine_tuning should hold 'parameter: value' lines, found [1]."),
         ({"wvs_analysis": {"survey": "no.csv"}}, "wvs_analysis.survey names no file"),
+        ({"wvs_analysis": {"items": "no.yaml"}}, "wvs_analysis.items names no file"),
+        (
+            {"wvs_analysis": {"cultures": ["german", "japanes"]}},
+            "wvs_analysis.cultures.1 names no culture (There is no culture 'japanes' in "
+            "params/cultures; did you mean 'japanese'?), found 'japanes'.",
+        ),
+        (
+            {"wvs_analysis": {"checks": ["retests"]}},
+            "wvs_analysis.checks.0 should be 'paraphrase', 'retest', 'prompts' or 'cultures', "
+            "found 'retests'.",
+        ),
+        (
+            {"wvs_analysis": {"checks": "retest"}},
+            "wvs_analysis.checks should be a list, as in [one, two], found 'retest'.",
+        ),
     ],
 )
 def test_a_slip_is_told_in_a_sentence(write, changes, sentence):
@@ -177,8 +201,20 @@ def test_a_slip_is_told_in_a_sentence(write, changes, sentence):
         ("fine_tuning", "max_length", [0]),
         ("fine_tuning", "checkpoint_steps", [0]),
         ("wvs_analysis", "survey", ["absent.csv", None]),
-        ("wvs_analysis", "n_respondents", [-1]),
+        ("wvs_analysis", "items", ["absent.yaml", None, 3]),
+        ("wvs_analysis", "item_set", ["value", "", None, ["values"]]),
+        ("wvs_analysis", "prompt", ["nobody", "", None, ["persona"]]),
+        ("wvs_analysis", "n_respondents", [-1, 0, 2.5, "4", True]),
+        ("wvs_analysis", "weighted", ["yes", 1, None]),
+        ("wvs_analysis", "method", ["write", "", None]),
+        ("wvs_analysis", "temperature", [-0.1, 6, float("nan"), float("inf"), "hot", True]),
         ("wvs_analysis", "orders", ["some"]),
+        ("wvs_analysis", "checks", [["retests"], "retest", ["retest", "retest"], [1], None]),
+        (
+            "wvs_analysis",
+            "cultures",
+            [["germann"], "german", ["german", "german"], ["absent.yaml"], [1], None],
+        ),
         ("wvs_analysis", "batch_size", [0]),
     ],
 )
@@ -209,9 +245,100 @@ def test_a_country_that_was_not_surveyed_is_told_before_any_work(write, tmp_path
 
 
 def test_a_fault_in_the_survey_file_names_the_parameter(write, tmp_path):
+    (tmp_path / "mine.csv").write_text("qid,country,option,share\n")
+    told = refusal(write(wvs_analysis={"survey": str(tmp_path / "mine.csv")}))
+    assert f": wvs_analysis.survey: {tmp_path}/mine.csv, n: the column is missing" in told
     (tmp_path / "mine.csv").write_text("qid,country\n")
     told = refusal(write(wvs_analysis={"survey": str(tmp_path / "mine.csv")}))
-    assert f": wvs_analysis.survey: {tmp_path}/mine.csv, option: the column is missing" in told
+    assert f": wvs_analysis.survey: {tmp_path}/mine.csv isn't a file of people's answers" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("items: [{qid: Q1, question: Why, options: [aye, nay]}]", "Q1, options: found 2 of them"),
+        ("items: []", "items: List should have at least 1 item"),
+        ("items: [{", "isn't YAML"),
+    ],
+)
+def test_a_fault_in_the_items_file_names_the_parameter(write, tmp_path, text, problem):
+    (tmp_path / "official.yaml").write_text(text)
+    told = refusal(write(wvs_analysis={"items": str(tmp_path / "official.yaml")}))
+    assert f": wvs_analysis.items: {tmp_path}/official.yaml" in told
+    assert problem in told
+    assert len(told.splitlines()) == 1
+
+
+def test_official_wording_is_taken(write, tmp_path):
+    (tmp_path / "official.yaml").write_text("items: [{qid: Q1, question: Why}]")
+    given = {"items": str(tmp_path / "official.yaml"), "item_set": "all"}
+    assert load_study(write(wvs_analysis=given)).wvs_analysis.items == given["items"]
+
+
+def test_a_language_that_respondents_do_not_speak_is_told_before_any_work(write, tmp_path):
+    text = yaml.safe_dump(CULTURE | {"name": "swedish", "locale": "sv_SE"})
+    (tmp_path / "cultures" / "swedish.yaml").write_text(text)
+    both = ["german", "swedish"]
+    told = refusal(write(cultures=both, wvs_analysis={"prompt": "native"}))
+    assert "cultures, swedish: Respondents can't be described in the language 'sv'" in told
+    assert "choose another prompt than 'native'" in told
+    assert len(told.splitlines()) == 1
+    load_study(write(cultures=both, wvs_analysis={"prompt": "persona"}))
+
+
+@pytest.fixture
+def bench(tmp_path):
+    """Return a made-up folder in the form of WorldValuesBench."""
+    folder = tmp_path / "bench"
+    folder.mkdir()
+    about = "D_INTERVIEW\tB_COUNTRY\tQ260\n1\tGermany\tMale\n2\tJapan\tFemale\n"
+    (folder / "full_demographic_qa.tsv").write_text(about)
+    (folder / "full_value_qa.tsv").write_text("D_INTERVIEW\tQ1\tQ7\n1\t1\t2\n2\t3\t-1\n")
+    choices = {"B_COUNTRY_ALPHA": {"DEU": "Germany", "JPN": "Japan"}, "Q260": {"1": "Male"}}
+    codebook = {name: {"choices": codes} for name, codes in choices.items()}
+    (folder / "codebook.json").write_text(json.dumps(codebook))
+    return folder
+
+
+def test_the_survey_may_be_a_folder_or_a_file_of_single_people(write, tmp_path, bench):
+    given = {"survey": str(bench)}
+    assert load_study(write(wvs_analysis=given)).wvs_analysis.survey == str(bench)
+    (tmp_path / "wvs.csv").write_text("D_INTERVIEW;B_COUNTRY_ALPHA;Q1\n1;DEU;2\n")
+    load_study(write(wvs_analysis={"survey": str(tmp_path / "wvs.csv")}))
+
+
+def test_a_folder_that_holds_no_survey_is_told(write, tmp_path, bench):
+    (tmp_path / "empty").mkdir()
+    told = refusal(write(wvs_analysis={"survey": str(tmp_path / "empty")}))
+    assert f": wvs_analysis.survey: {tmp_path}/empty holds no people's answers" in told
+    (bench / "codebook.json").unlink()
+    told = refusal(write(wvs_analysis={"survey": str(bench)}))
+    assert f": wvs_analysis.survey: {bench} has no codebook.json" in told
+
+
+def test_beside_microdata_the_shipped_aggregates_stand_for_other_countries(write, bench, tmp_path):
+    text = yaml.safe_dump(CULTURE | {"name": "mexican", "iso3": "MEX"})
+    (tmp_path / "cultures" / "mexican.yaml").write_text(text)
+    study = load_study(write(cultures=["german", "mexican"], wvs_analysis={"survey": str(bench)}))
+    assert study.cultures == ["german", "mexican"]
+
+
+@pytest.mark.parametrize("item_set", ["map", "all"])
+def test_a_country_is_known_by_the_items_that_are_asked(write, tmp_path, item_set):
+    (tmp_path / "mine.csv").write_text(
+        "qid,country,option,share,n,tier\nQ57,DEU,1,0.4,,test\nQ57,DEU,2,0.6,,test\n"
+    )
+    mine = {"survey": str(tmp_path / "mine.csv"), "item_set": item_set}
+    assert load_study(write(wvs_analysis=mine)).wvs_analysis.item_set == item_set
+
+
+def test_the_cultures_to_tell_apart_may_be_files_or_none(write, tmp_path):
+    path = tmp_path / "mine" / "italian.yaml"
+    path.parent.mkdir()
+    path.write_text(yaml.safe_dump(CULTURE | {"name": "italian", "iso3": "ITA"}))
+    for names in ([], ["german", str(path)]):
+        study = load_study(write(wvs_analysis={"cultures": names, "checks": []}))
+        assert study.wvs_analysis.cultures == names
 
 
 def test_the_parameters_of_a_notebook_alone_are_checked_too():

@@ -1,32 +1,57 @@
 """The report: what a results folder holds is tabled and drawn, and what it lacks is no harm."""
 
+import itertools
+from dataclasses import replace
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
-from test_comparison import answers, compared
+from scipy import stats
+from test_comparison import MODEL, WORLD, answers, compared
 
 from clca_utils import report
-from clca_utils.comparison import write_comparison
+from clca_utils.comparison import PLACES, Comparison, places, write_comparison
 from clca_utils.files import StudyError, write_metrics, write_records, write_text
+from clca_utils.items import load_items
 from clca_utils.judging import decide, judge_form
-from clca_utils.measures import survey_metrics
+from clca_utils.uncertainty import survey_metrics
 
 mpl.use("agg")
-RUNS = {  # JS distance before and after, p value
-    "german/large/seed-1": (0.40, 0.30, 0.01),
-    "german/large/seed-2": (0.40, 0.38, 0.20),
-    "german/small/seed-1": (0.50, 0.55, 0.01),
-    "japanese/small/seed-1": (0.45, 0.35, 0.001),
+RUNS = {  # mean JS distance before and after
+    "german/large/seed-1": (0.40, 0.30),
+    "german/large/seed-2": (0.40, 0.38),
+    "german/small/seed-1": (0.50, 0.55),
+    "japanese/small/seed-1": (0.45, 0.449),
 }
+WOBBLE = {"before": np.linspace(-0.02, 0.02, 12), "after": np.linspace(-0.03, 0.03, 12)}
+"""By how much the items of a run lie from its mean; they change by at most 0.01 around it."""
 
 
-def metrics(before: float, after: float, p_value: float) -> dict[str, float]:
+def tables(before: float, after: float) -> Comparison:
+    """Return the tables of a run; here only the distances matter."""
+    by_item = pd.DataFrame(
+        [
+            (variant, f"Q{number}", "work", "calibrated", mean + off)
+            for variant, mean in (("before", before), ("after", after))
+            for number, off in enumerate(WOBBLE[variant], start=1)
+        ],
+        columns=["variant", "qid", "topic", "reading", "js_distance"],
+    )
+    fixed = by_item.assign(reading="fixed order", js_distance=1.0)
+    nothing = pd.DataFrame({"nothing": []})
+    whole = pd.concat([fixed, by_item], ignore_index=True)
+    known = pd.DataFrame({"qid": ["Q1"], "tier": ["A"], "country": ["Germany"]})
+    none = pd.DataFrame(columns=PLACES)
+    return Comparison(nothing, whole, nothing, nothing, known, none)
+
+
+def metrics(before: float, after: float, low_trust: int) -> dict[str, float]:
     return {
-        "js_distance_before": before, "js_distance_after": after, "change": after - before,
-        "js_distance_uniform": 0.35, "js_distance_human_floor": 0.05, "p_value": p_value,
+        "js_distance_before": before, "js_distance_after": after, "low_trust_items": low_trust,
+        "js_distance_uniform": 0.35, "js_distance_human_floor": 0.05,
         "normalised_score_before": (0.35 - before) / 0.3,
         "normalised_score_after": (0.35 - after) / 0.3,
     }  # fmt: skip
@@ -37,7 +62,9 @@ def study(tmp_path):
     """Return a results folder whose models learnt from dialogues of a larger simulator."""
     for name, values in RUNS.items():
         write_metrics(tmp_path / name, "04_fine_tuning", {"steps": 5})
-        write_metrics(tmp_path / name, "05_wvs_analysis", metrics(*values))
+        low_trust = 3 if name.startswith("japanese") else 0
+        write_metrics(tmp_path / name, "05_wvs_analysis", metrics(*values, low_trust))
+        write_comparison(tables(*values), tmp_path / name / "tables")
     for culture in ("german", "japanese"):
         run = tmp_path / culture / "simulator" / "seed-1"
         write_metrics(run, "01_scenario_adaptation", {"scenarios": 4})
@@ -60,7 +87,7 @@ def test_the_study_table_has_a_row_per_run_with_all_its_metrics(study):
 
 
 def test_the_summary_averages_seeds_and_leaves_out_runs_without_survey(study):
-    table = report.summary_table(report.study_table(study))
+    table = report.summary_table(study)
     assert list(table.index) == [
         ("german", "large"), ("german", "small"), ("japanese", "small")
     ]  # fmt: skip
@@ -73,17 +100,62 @@ def test_the_summary_averages_seeds_and_leaves_out_runs_without_survey(study):
     assert large["human floor"] == pytest.approx(0.05)
     assert large["score before"] == pytest.approx(-1 / 6)
     assert large["score after"] == pytest.approx(1 / 30)
-    # farther away with a small p is not closer, and closer with a large p is not sure
-    assert table["seeds closer"].tolist() == [1, 0, 1]
+    assert table["low-trust items"].tolist() == [0, 0, 3]
+
+
+def test_the_summary_tests_the_change_over_items_and_over_seeds(study):
+    table = report.summary_table(study)
+    # all twelve items of the first two rows change in one direction: 2 of 2^12 swaps are as far
+    assert table["p_value"].tolist()[:2] == pytest.approx([2 / 2**12] * 2)
+    differences = -0.001 + WOBBLE["after"] - WOBBLE["before"]
+    sums = np.array(list(itertools.product((1, -1), repeat=12))) @ differences
+    p_value = 2 * np.mean(sums <= differences.sum() + 1e-12)
+    assert table["p_value"].iloc[2] == pytest.approx(p_value, abs=0.02)
+    # Holm: the smallest is multiplied by three, the next by two, never falling
+    assert table["p_holm"].tolist() == pytest.approx(
+        [3 * 2 / 2**12, 3 * 2 / 2**12, table["p_value"].iloc[2]]
+    )
+    assert table["verdict"].tolist() == ["better", "worse", "not distinguishable"]
+    assert (table["low"] <= table["change"]).all()
+    assert (table["change"] <= table["high"]).all()
+    # over two seeds, -0.10 and -0.02: Student's t with one degree of freedom
+    half = stats.t.ppf(0.975, 1) * np.std([-0.1, -0.02], ddof=1) / np.sqrt(2)
+    large = table.loc[("german", "large")]
+    assert large[["seeds_low", "seeds_high"]].tolist() == pytest.approx(
+        [-0.06 - half, -0.06 + half]
+    )
+    assert table.loc[("german", "small"), ["seeds_low", "seeds_high"]].isna().all()
+
+
+def test_the_summary_counts_the_runs_that_are_named(study):
+    names = ["german/large/seed-2", "german/small/seed-1"]
+    table = report.summary_table(study, names)
+    assert table["seeds"].tolist() == [1, 1]
+    assert table["after"].tolist() == pytest.approx([0.38, 0.55])
+    assert set(report.study_table(study, names)["seed"]) == {1, 2}
+
+
+def test_a_change_that_is_sure_alone_may_not_be_so_among_many(study):
+    """Six items of one direction have p = 2/64: enough alone, not among three rows."""
+    for name in RUNS:
+        path = study / name / "tables" / "items.csv"
+        few = pd.read_csv(path)
+        write_text(path, few[few["qid"].isin([f"Q{n}" for n in range(1, 7)])].to_csv(index=False))
+    alone = report.summary_table(study, ["german/large/seed-1"])
+    assert (alone["p_holm"].iloc[0], alone["verdict"].iloc[0]) == (2 / 64, "better")
+    table = report.summary_table(study)
+    assert table["p_value"].iloc[0] == 2 / 64
+    assert table["p_holm"].iloc[0] == 3 * 2 / 64
+    assert set(table["verdict"]) == {"not distinguishable"}
 
 
 def test_a_study_without_any_survey_has_an_empty_summary(tmp_path):
     write_metrics(tmp_path / "german/large/seed-1", "01_scenario_adaptation", {"scenarios": 4})
-    table = report.study_table(tmp_path)
-    assert table["scenarios"].tolist() == [4]
-    summary = report.summary_table(table)
+    assert report.study_table(tmp_path)["scenarios"].tolist() == [4]
+    summary = report.summary_table(tmp_path)
     assert len(summary) == 0
-    assert "seeds closer" in summary
+    assert {"seeds", "before", "change", "p_holm", "verdict"} <= set(summary)
+    assert report.study_maps(tmp_path) == {}
 
 
 @pytest.mark.parametrize("exists", [True, False])
@@ -91,7 +163,7 @@ def test_a_study_without_runs_is_told(tmp_path, exists):
     study = tmp_path / "empty"
     if exists:
         (study / "german/large/seed-1").mkdir(parents=True)
-    for read in (report.run_folders, report.study_table):
+    for read in (report.run_folders, report.study_table, report.summary_table, report.study_maps):
         with pytest.raises(StudyError, match="empty holds no run: run the study's stages"):
             read(study)
 
@@ -120,18 +192,30 @@ def run(tmp_path, scenario, dialogue, intents, survey):
     return tmp_path
 
 
-SURVEY_FIGURES = ["distance", "distribution", "position", "moved_items"]
+SURVEY_FIGURES = ["distance", "distribution", "calibration", "position", "moved_items"]
+
+
+def words(figure: Figure) -> str:
+    return " ".join(text.get_text() for text in figure.findobj(mpl.text.Text))
 
 
 def test_every_figure_of_a_whole_run_is_drawn(run):
     drawn = report.run_figures(run)
-    names = ["scenarios", "dialogues", "intents", "loss", *SURVEY_FIGURES]
+    names = ["scenarios", "dialogues", "intents", "loss", *SURVEY_FIGURES, "map_values"]
     assert list(drawn) == names
     assert all(isinstance(figure, Figure) and figure.axes for figure in drawn.values())
     assert plt.get_fignums() == []
-    shown = " ".join(text.get_text() for text in drawn["distance"].findobj(mpl.text.Text))
-    assert "Germany" in shown
-    assert "44 of 44 items compared" in shown
+    assert "Germany" in words(drawn["distance"])
+    # the caption is wrapped
+    caption = " ".join(words(drawn["distance"]).split())
+    assert "44 of 44 items compared. Asked as a person living in Germany." in caption
+
+
+def test_figures_of_tables_read_back_are_those_of_the_stage(run, survey):
+    """Stage 06 draws from files what stage 05 drew from memory."""
+    fresh, again = report.comparison_figures(survey, 5), report.run_figures(run, 5)
+    for name, figure in fresh.items():
+        assert words(figure) == words(again[name])
 
 
 @pytest.mark.parametrize(
@@ -147,7 +231,7 @@ def test_every_figure_of_a_whole_run_is_drawn(run):
 def test_an_artefact_that_is_not_there_leaves_out_its_figures_only(
     run, monkeypatch, without, missing
 ):
-    monkeypatch.setattr(report, "survey_figures", lambda *_: dict.fromkeys(SURVEY_FIGURES))
+    monkeypatch.setattr(report, "comparison_figures", lambda *_: dict.fromkeys(SURVEY_FIGURES))
     whole = list(report.run_figures(run))
     (run / without).rename(run / "away")
     assert [name for name in whole if name not in report.run_figures(run)] == missing
@@ -164,11 +248,87 @@ def test_a_damaged_artefact_is_named(run):
 
 
 def test_metrics_of_a_real_comparison_fill_the_summary(tmp_path, survey):
-    numbers = survey_metrics(survey.items, survey.references, seed=1)
-    write_metrics(tmp_path / "german/small/seed-1", "05_wvs_analysis", numbers)
-    table = report.summary_table(report.study_table(tmp_path))
-    assert not table.isna().any(axis=None)
+    numbers = survey_metrics(survey.items, survey.references, seed=1) | {"low_trust_items": 0.0}
+    run = tmp_path / "german/small/seed-1"
+    write_metrics(run, "05_wvs_analysis", numbers)
+    write_comparison(survey, run / "tables")
+    table = report.summary_table(tmp_path)
+    assert not table.drop(columns=["seeds_low", "seeds_high"]).isna().any(axis=None)
     row = table.loc[("german", "small")]
     assert row["score before"] == pytest.approx(0)
     assert row["human floor"] < row["after"] < row["before"]
-    assert row["seeds closer"] == 1
+    assert row["change"] == pytest.approx(row["after"] - row["before"])
+    assert row["verdict"] == "better"
+
+
+EVERY = load_items("all")
+
+
+@pytest.fixture(scope="module")
+def spots():
+    """Return the places of a model that knows nothing before, and answers as CCC after."""
+    return places(MODEL, WORLD, EVERY)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Note what the map is drawn from, instead of drawing it."""
+    calls = []
+    monkeypatch.setattr(
+        report.study_figures, "cultural_map_figure", lambda *given: calls.append(given) or Figure()
+    )
+    return calls
+
+
+def placed(survey, table, iso3="DEU") -> Comparison:
+    return replace(survey, places=table, coverage=survey.coverage.assign(iso3=iso3))
+
+
+def test_both_maps_are_drawn_where_they_are_known(survey, spots):
+    figures = report.comparison_figures(placed(survey, spots, "CCC"), 1)
+    assert list(figures) == [*SURVEY_FIGURES, "map_inglehart-welzel", "map_values"]
+    labels = figures["map_inglehart-welzel"].axes[0]
+    assert labels.get_xlabel().startswith("self-expression")
+    assert labels.get_ylabel().startswith("secular-rational")
+
+
+def test_an_arrow_leads_from_before_to_after(survey, spots, drawn):
+    report.comparison_figures(placed(survey, spots, "CCC"), 1)
+    countries, models, titles, uniform = drawn[-1]
+    where = countries.set_index("label")
+    assert where.index[where["highlight"]].tolist() == ["CCC"]
+    assert len(where) == 5
+    (arrow,) = models.to_dict("records")
+    assert arrow["label"] == "model"
+    assert (arrow["x1"], arrow["y1"]) == pytest.approx(tuple(where.loc["CCC", ["x", "y"]]))
+    assert (arrow["x0"], arrow["y0"]) == pytest.approx(uniform)
+    assert len(titles) == 2
+
+
+def test_a_model_without_an_after_has_only_a_ring(survey, spots, drawn):
+    report.comparison_figures(placed(survey, spots[spots["kind"] != "after"]), 1)
+    (arrow,) = drawn[-1][1].to_dict("records")
+    assert np.isfinite([arrow["x0"], arrow["y0"]]).all()
+    assert np.isnan([arrow["x1"], arrow["y1"]]).all()
+
+
+def test_a_studys_maps_hold_the_models_of_all_its_runs(tmp_path, survey, spots, drawn):
+    few = spots[(spots["map"] == "values") & (spots["label"] != "EEE")]
+    for name, table, iso3 in (
+        ("german/large/seed-1", spots, "CCC"),
+        ("german/large/seed-2", spots, "CCC"),
+        ("japanese/large/seed-1", spots, "AAA"),
+        ("mexican/large/seed-1", few, "BBB"),  # its map lies through other countries
+    ):
+        write_metrics(tmp_path / name, "05_wvs_analysis", {"items": 1})
+        write_comparison(placed(survey, table, iso3), tmp_path / name / "tables")
+    write_metrics(tmp_path / "german/simulator/seed-1", "01_scenario_adaptation", {"scenarios": 4})
+    assert set(report.study_maps(tmp_path)) == {"map_values", "map_inglehart-welzel"}
+    for countries, models, *_ in drawn:
+        assert models["label"].tolist() == [
+            "german large seed-1", "german large seed-2", "japanese large seed-1"
+        ]  # fmt: skip
+        assert set(countries["label"][countries["highlight"]]) == {"AAA", "CCC"}
+    drawn.clear()
+    assert list(report.study_maps(tmp_path, ["mexican/large/seed-1"])) == ["map_values"]
+    assert drawn[0][1]["label"].tolist() == ["mexican large seed-1"]

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from clca_utils.adaptation import NEUTRAL, SLOT
 from clca_utils.files import StudyError
+from clca_utils.items import load_items
 from clca_utils.scenario import SeedScenario, draw_seeds, load_seeds
-from clca_utils.survey import load_items
 
 SEEDS = load_seeds()
 SLOTS = {*NEUTRAL, "money", "date", "time"}

@@ -1,37 +1,37 @@
-"""The survey's items and answers: what ships is sound, and a user's file is checked."""
+"""What people answered: what ships is sound, and a user's file is checked or takes its place.
+
+All microdata here is made up; the survey's terms forbid shipping real answers.
+"""
+
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from clca_utils.files import StudyError
+from clca_utils.items import MAP_TOPIC, load_items
 from clca_utils.survey import (
+    COLUMNS,
     NOT_ASKED,
     country_shares,
     coverage,
     coverage_note,
-    load_items,
     load_marginals,
+    load_survey,
+    people_of,
 )
 
 ITEMS = load_items()
 MARGINALS = load_marginals()
 SAME_MEANING = {
-    "Yes, it is one of them": "mentioned",
-    "No, it is not one of them": "not mentioned",
-    "Yes, I would mind": "mentioned",
-    "No, I would not mind": "not mentioned",
+    "Yes": "mentioned",
+    "No": "not mentioned",
     "Neither agree nor disagree": "neither",
     "A good thing": "good",
     "I do not mind": "don't mind",
     "A bad thing": "bad",
 }
-
-
-def test_the_44_items_without_q42():
-    assert [item.qid for item in ITEMS] == [f"Q{n}" for n in range(1, 46) if n != 42]
-    assert len({item.question for item in ITEMS}) == 44
-    assert all(item.question.endswith("?") for item in ITEMS)
 
 
 @pytest.mark.parametrize("item", ITEMS, ids=lambda item: item.qid)
@@ -135,19 +135,112 @@ def test_a_missing_column_and_a_missing_file_are_named(tmp_path):
         load_marginals(path)
 
 
-def test_a_users_items_replace_the_shipped_ones(tmp_path):
-    path = tmp_path / "items.yaml"
-    item = "{qid: Q7, topic: t, question: Ja oder nein, options: [ja, nein]}"
-    path.write_text(f"items:\n  - {item}\n")
-    assert load_items(path)[0].options == ["ja", "nein"]
-    path.write_text(f"items:\n  - {item}\n  - {item}\n")
-    with pytest.raises(StudyError, match="Q7 stands there twice"):
-        load_items(path)
-    path.write_text("items:\n  - {qid: Q7, topic: t, question: x, options: [ja]}\n")
-    with pytest.raises(StudyError, match=r"items\.0\.options"):
-        load_items(path)
-    path.write_text("items: [")
-    with pytest.raises(StudyError, match="isn't YAML"):
-        load_items(path)
-    with pytest.raises(StudyError, match="is missing"):
-        load_items(tmp_path / "none.yaml")
+def test_items_that_are_not_asked_may_stand_in_a_users_file(tmp_path):
+    of_map = [item for item in load_items("map") if item.topic == MAP_TOPIC]
+    path = _written(tmp_path)
+    assert len(load_survey(path, of_map).marginals) == 2
+    path = _written(tmp_path, qid=["Q57", "Q57"])
+    assert len(load_survey(path, ITEMS).marginals) == 2
+
+
+def test_shares_in_a_file_are_all_that_is_known(tmp_path):
+    survey = load_survey(_written(tmp_path), ITEMS)
+    assert survey.people is None
+    assert set(survey.marginals["country"]) == {"DEU"}
+    assert survey.respondents("DEU") is None
+    assert survey.halves("DEU", ITEMS, seed=1) is None
+    assert list(country_shares(survey.marginals, "DEU", ITEMS)) == ["Q7"]
+
+
+def test_without_a_file_the_shipped_shares_are_taken():
+    survey = load_survey("", ITEMS)
+    pd.testing.assert_frame_equal(survey.marginals, MARGINALS)
+    assert survey.people is None
+
+
+def test_a_file_of_another_kind_or_none_is_told(tmp_path):
+    with pytest.raises(StudyError, match=r"none\.csv is missing"):
+        load_survey(tmp_path / "none.csv", ITEMS)
+    path = tmp_path / "other.csv"
+    path.write_text("name,age\nAna,40\n")
+    with pytest.raises(StudyError, match="isn't a file of people's answers"):
+        load_survey(path, ITEMS)
+
+
+def test_a_country_without_answers_is_told():
+    with pytest.raises(StudyError, match="no answers of the people of FRA"):
+        people_of(MARGINALS, "FRA", ITEMS)
+    assert people_of(MARGINALS, "DEU", ITEMS).keys() == {item.qid for item in ITEMS}
+
+
+PEOPLE = pd.DataFrame(
+    {
+        "D_INTERVIEW": range(1, 13),
+        "B_COUNTRY_ALPHA": ["DEU"] * 8 + ["FRA"] * 4,
+        "W_WEIGHT": [0.5] * 4 + [1.5] * 4 + [1.0] * 4,
+        "Q262": [18, 40, 60, 80] * 3,
+        "Q1": [1, 1, 2, 4, 1, 2, 2, -1, 3, 3, 3, -2],
+        "Q7": [1, 2, 2, 2] * 3,
+    }
+)
+"""Twelve people; of Q1 in Germany the weights are 1: 2.5, 2: 3.5, 4: 0.5, of 6.5 in all."""
+
+
+@pytest.fixture(scope="module")
+def known(tmp_path_factory):
+    """Return the survey that a user's csv gives."""
+    path = tmp_path_factory.mktemp("wvs") / "wvs.csv"
+    PEOPLE.to_csv(path, index=False, sep=";")
+    return load_survey(path, ITEMS)
+
+
+def test_a_users_people_replace_the_shipped_shares_of_their_country(known):
+    shares = country_shares(known.marginals, "DEU", ITEMS)
+    assert set(shares) == {"Q1", "Q7"}  # nothing shipped fills the gaps
+    assert shares["Q1"] == pytest.approx(np.array([2.5, 3.5, 0, 0.5]) / 6.5)
+    assert shares["Q7"] == pytest.approx([0.25, 0.75])
+    table = coverage(known.marginals, "DEU", ITEMS).set_index("qid")
+    assert table.loc["Q1", ["tier", "n", "status"]].tolist() == ["microdata", 7, "compared"]
+    assert (table["status"] == "compared").sum() == 2
+    assert "2 of 44 items compared" in coverage_note(table.reset_index(), "DEU")
+
+
+def test_a_country_that_does_not_ship_is_there_with_its_people(known):
+    assert country_shares(known.marginals, "FRA", ITEMS)["Q1"].tolist() == [0, 0, 1, 0]
+
+
+def test_the_shipped_shares_stand_for_all_other_countries(known):
+    columns = ["country", "qid", "option"]
+    there = known.marginals[~known.marginals["country"].isin(["DEU", "FRA"])].sort_values(columns)
+    shipped = MARGINALS[MARGINALS["country"] != "DEU"].sort_values(columns)
+    assert there["country"].nunique() == MARGINALS["country"].nunique() - 1
+    pd.testing.assert_frame_equal(
+        there[COLUMNS].reset_index(drop=True), shipped[COLUMNS].reset_index(drop=True)
+    )
+    assert not known.marginals.duplicated(columns).any()
+
+
+def test_single_people_are_known_of_their_country_alone(known):
+    assert known.respondents("DEU")["respondent"].tolist() == list(range(1, 9))
+    assert known.respondents("FRA")["age"].tolist() == [18, 40, 60, 80]
+    assert known.respondents("JPN") is None
+    assert known.halves("JPN", ITEMS, seed=1) is None
+
+
+def test_halves_are_two_samples_of_the_same_people(known):
+    halves = known.halves("DEU", ITEMS, seed=1)
+    assert set(halves) == {"Q1", "Q7"}
+    one, other = halves["Q7"]
+    assert one.shape == other.shape == (200, 2)
+    assert np.concatenate([one, other]).sum(axis=1) == pytest.approx(np.ones(400))
+    weight = PEOPLE["W_WEIGHT"][:8].to_numpy()
+    yes = (PEOPLE["Q7"][:8] == 1).to_numpy()
+    possible = {
+        round(float(weight[list(half)] @ yes[list(half)] / weight[list(half)].sum()), 9)
+        for half in combinations(range(8), 4)
+    }
+    assert set(one[:, 0].round(9)) | set(other[:, 0].round(9)) <= possible
+    assert one[:, 0].std() > 0
+    again = known.halves("DEU", ITEMS, seed=1)["Q7"]
+    assert np.array_equal(again, halves["Q7"])
+    assert not np.array_equal(known.halves("DEU", ITEMS, seed=2)["Q7"], halves["Q7"])

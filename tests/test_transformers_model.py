@@ -7,7 +7,15 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from scipy import stats
-from transformers import LlamaConfig, LlamaForCausalLM, TopPLogitsWarper
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    Qwen2Config,
+    TopPLogitsWarper,
+)
 
 from clca_utils.chat_model import assistant, system, user
 from clca_utils.files import StudyError
@@ -289,3 +297,104 @@ def test_a_tokenizer_without_padding_gets_it(smollm, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     assert load_tokenizer(tmp_path).pad_token == "<|im_end|>"
     assert smollm.tokenizer.pad_token == "<|im_end|>"
+
+
+PERSONA = system("You live in Germany. You are 40 years old. Answer with a number only.")
+ANSWERS = ["Very good", "Good", "Bad", "Very bad"]
+ROWS = [
+    [PERSONA, user("\n".join([f"How is {what}?", *(f"{i + 1}. {text}" for i, text in turned)]))]
+    for what in ("tea", "the weather in a month without any rain at all")
+    for order in range(4)
+    for turned in [list(enumerate(ANSWERS[order:] + ANSWERS[:order]))]
+]
+TEXTS = [["1", "4. Very bad"], ["2", "2. Very good"]] * 4
+
+
+def tiny(smollm, window: int, kind: str, batch_size: int = 32) -> TransformersModel:
+    """Return a small random model that attends `window` tokens back, in some layers or all.
+
+    Its weights are large, so that a token seen too many or too few shows.
+    """
+    shape = {
+        "vocab_size": len(smollm.tokenizer), "hidden_size": 32, "intermediate_size": 64,
+        "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
+        "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2, "initializer_range": 0.3,
+        "sliding_window": window,
+    }  # fmt: skip
+    mixed = ["sliding_attention", "full_attention", "sliding_attention"]
+    config = {
+        "mistral": lambda: MistralConfig(**shape),
+        "gemma": lambda: Gemma3TextConfig(**shape, layer_types=mixed, query_pre_attn_scalar=8),
+        "qwen": lambda: Qwen2Config(
+            **shape, layer_types=["full_attention", *mixed[1:]], use_sliding_window=True
+        ),
+    }[kind]()
+    torch.manual_seed(3)
+    weights = AutoModelForCausalLM.from_config(config)
+    return TransformersModel(kind, weights, smollm.tokenizer, batch_size)
+
+
+def longest(smollm) -> int:
+    """Return how many tokens the model reads of the longest row."""
+    rows = [
+        len(smollm.tokenizer(render(smollm.tokenizer, talk) + text)["input_ids"]) - 1
+        for talk, texts in zip(ROWS, TEXTS, strict=True)
+        for text in texts
+    ]
+    return max(rows)
+
+
+def plainly(model: TransformersModel) -> np.ndarray:
+    pairs = zip(ROWS, TEXTS, strict=True)
+    return np.array([plain(model, talk, text) for talk, texts in pairs for text in texts])
+
+
+WINDOWS = [("mistral", n) for n in (-60, -1, 0, 1)] + [("gemma", -60), ("gemma", 9), ("qwen", -9)]
+
+
+@pytest.mark.parametrize(("kind", "longer"), WINDOWS)
+def test_packs_weigh_as_plain_passes_do_whatever_the_models_window(smollm, kind, longer):
+    window = longest(smollm) + longer
+    model = tiny(smollm, window, kind)
+    assert model._window == window
+    wanted = plainly(model)
+    for batch_size in (1, 3, 32):
+        found = resized(model, batch_size).option_logprobs(ROWS, TEXTS)
+        assert np.concatenate(found) == pytest.approx(wanted, abs=1e-4)
+
+
+@pytest.mark.parametrize(("longer", "shows"), [(-1, True), (0, False)])
+def test_a_window_shows_from_one_token_less_than_the_longest_row(smollm, longer, shows):
+    """Or else the test above would not see a window that is not kept."""
+    wide, narrow = tiny(smollm, 4096, "mistral"), tiny(smollm, longest(smollm) + longer, "mistral")
+    assert wide._window == 4096
+    assert (np.abs(plainly(wide) - plainly(narrow)).max() > 1e-2) == shows
+
+
+def test_prompts_and_options_of_any_length_weigh_the_same_in_packs(smollm):
+    """Conversations that share nothing beside those that share all but a token."""
+    model = tiny(smollm, 4096, "gemma", batch_size=2)
+    talks, texts = [*CONVERSATIONS, *ROWS], [*OPTIONS, *TEXTS]
+    found = model.option_logprobs(talks, texts)
+    wanted = [
+        [plain(model, talk, text) for text in some] for talk, some in zip(talks, texts, strict=True)
+    ]
+    assert np.concatenate(found) == pytest.approx(np.concatenate(wanted), abs=1e-4)
+
+
+def test_what_rows_share_is_read_once(smollm):
+    model = tiny(smollm, 4096, "mistral")
+    widths = []
+    model.weights.register_forward_pre_hook(
+        lambda _, rest, how: widths.append((how["input_ids"] if how else rest[0]).numel()),
+        with_kwargs=True,
+    )
+    model.option_logprobs(ROWS, TEXTS)
+    tokens = [
+        model._tokens(render(model.tokenizer, talk) + text)[:-1]
+        for talk, texts in zip(ROWS, TEXTS, strict=True)
+        for text in texts
+    ]
+    beginnings = {row[:length] for row in tokens for length in range(1, len(row) + 1)}
+    assert len(beginnings) <= sum(widths) < 1.5 * len(beginnings)
+    assert sum(widths) < sum(map(len, tokens)) / 2

@@ -36,7 +36,12 @@ STUDY = {
     },
     "intent_extraction": {"max_new_tokens": 8, "batch_size": 1},
     "fine_tuning": {"batch_size": 1, "checkpoint_steps": 1},
-    "wvs_analysis": {"n_respondents": 2, "orders": "first"},
+    "wvs_analysis": {
+        "prompt": "persona",
+        "n_respondents": 2,
+        "orders": "first",
+        "checks": ["paraphrase"],
+    },
 }
 SHARES = "qid,country,option,share,n,tier\nQ7,ITA,1,0.4,500,made up\nQ7,ITA,2,0.6,500,made up\n"
 RUN = "italian/smollm2-135m/seed-7"
@@ -58,8 +63,8 @@ KILLS: dict[str, Callable[[Path], bool]] = {
     "02 between judgements": batches(".judgements.ledger"),
     "03 between intents": batches(".intents.ledger"),
     "04 after a checkpoint": lambda run: bool(list(run.glob(".checkpoints-*/checkpoint-*/*.json"))),
-    "05 between respondents, before": batches(".answers-before.ledger"),
-    "05 between respondents, after": batches(".answers-after.ledger"),
+    "05 between parts, before": lambda run: bool(list(run.glob(".answers/before/*/*.parquet"))),
+    "05 between parts, after": lambda run: bool(list(run.glob(".answers/after/*/*.parquet"))),
     "06 begun": lambda run: (run.parents[2] / "06_paper_figures.ipynb").is_file(),
 }
 
@@ -126,7 +131,7 @@ def killed(results: Path, study: Path) -> Path:
 def test_papermill_alone_runs_every_notebook(plain):
     assert (plain / "figures" / "study.png").is_file()
     found = read_json(plain / RUN / "metrics/05_wvs_analysis.json")
-    assert (found["respondents"], found["items"]) == (2, 1)
+    assert (found["respondents_before"], found["items"]) == (2, 1)
 
 
 def test_a_culture_that_does_not_ship_is_a_file_and_no_more(plain):

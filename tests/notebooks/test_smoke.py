@@ -12,20 +12,26 @@ import pytest
 import torch
 
 from clca_utils import params, runner
+from clca_utils.answers import condition, read_answers
 from clca_utils.comparison import read_comparison
 from clca_utils.dialogue import ACTIONS, Dialogue
 from clca_utils.files import ROOT, read_json, read_records
 from clca_utils.intent import Intent
+from clca_utils.items import load_items
 from clca_utils.judging import Judgement, kept_dialogues
 from clca_utils.measures import js_distance
 from clca_utils.runner import STAGES
 from clca_utils.scenario import Scenario
-from clca_utils.survey import country_shares, load_items, load_marginals
+from clca_utils.survey import country_shares, load_marginals
 from clca_utils.transformers_model import load_weights, unwarned
 
 FIGURES = {
-    "scenarios", "dialogues", "intents", "loss", "distance", "distribution", "position",
-    "moved_items",
+    "scenarios", "dialogues", "intents", "loss", "distance", "distribution", "calibration",
+    "position", "moved_items", "map_values",
+}  # fmt: skip
+CHECKED = {
+    "paraphrase", "retest 1", "retest 2", "prompt: none", "prompt: descriptors", "prompt: persona",
+    "prompt: native", "as Chinese", "as German", "as Japanese", "as Mexican",
 }  # fmt: skip
 
 
@@ -132,31 +138,55 @@ def test_the_adapter_loads_with_peft_and_changes_the_model(smoke):
 
 
 def test_answers_before_and_after(smoke):
-    answers = pd.read_parquet(smoke / "answers.parquet")
+    answers = read_answers(smoke / "answers.parquet")
+    assert set(answers["condition"]) == {"main", *CHECKED}
+    main = condition(answers, "main")
     sizes = {item.qid: len(item.options) for item in load_items()}
-    asked = answers.groupby(["variant", "qid"]).size().unstack(0)
-    assert list(asked.columns) == ["after", "before"]
+    asked = main.groupby(["variant", "qid"], observed=True).size().unstack(0)
+    assert set(asked.columns) == {"after", "before"}
     assert {qid: k * k for qid, k in sizes.items()} == asked["before"].to_dict()
     assert (asked["before"] == asked["after"]).all()
-    assert (answers["logprob"] < 0).all()
-    wide = answers.set_index(["variant", "qid", "order", "option"])["logprob"].unstack(0)
+    assert (main[["logprob", "blank"]] < 0).all(axis=None)
+    wide = main.set_index(["variant", "qid", "order", "option"])["logprob"].unstack(0)
     assert (wide["before"] - wide["after"]).abs().max() > 1e-3
 
 
 def test_the_survey_metrics_are_those_of_the_answers(smoke):
     found = metrics(smoke, "05")
     answers = pd.read_parquet(smoke / "answers.parquet")
+    main = answers[answers["condition"] == "main"]
     people = country_shares(load_marginals(), "DEU", load_items())
+    readings = {"": main["logprob"] - main["blank"], "_rotated": main["logprob"]}
     for variant in ("before", "after"):
-        mine = answers[answers["variant"] == variant].copy()
-        mine["p"] = np.exp(mine["logprob"])
-        mine["p"] /= mine.groupby(["qid", "order"])["p"].transform("sum")
-        shares = mine.groupby(["qid", "option"])["p"].mean()
-        distances = [js_distance(shares[qid].to_numpy(), p) for qid, p in people.items()]
-        assert found[f"js_distance_{variant}"] == pytest.approx(np.mean(distances), abs=1e-9)
+        for ending, scores in readings.items():
+            mine = main.assign(p=np.exp(scores))[main["variant"] == variant]
+            mine["p"] /= mine.groupby(["qid", "order"])["p"].transform("sum")
+            shares = mine.groupby(["qid", "option"])["p"].mean()
+            distances = [js_distance(shares[qid].to_numpy(), p) for qid, p in people.items()]
+            expected = pytest.approx(np.mean(distances), abs=1e-9)
+            assert found[f"js_distance_{variant}{ending}"] == expected
     assert found["items"] == 44
     assert 0 < found["js_distance_human_floor"] < found["js_distance_uniform"] < 1
     assert 0 <= found["outside_before"] <= 1
+
+
+def test_every_validity_check_is_made_and_written(smoke):
+    found = metrics(smoke, "05")
+    for variant in ("before", "after"):
+        assert 0.1 < found[f"position_bias_{variant}"] < 0.8
+        assert 0 < found[f"wording_moved_{variant}"] < 0.5
+        assert 0 <= found[f"retest_n_{variant}"] <= 44
+        assert found[f"cultures_accuracy_{variant}"] in (0, 0.25, 0.5, 0.75, 1)
+    prompts = pd.read_csv(smoke / "tables" / "check_prompts.csv")
+    assert set(prompts["prompt"]) == {"nationality", "none", "descriptors", "persona", "native"}
+    main = prompts[prompts["prompt"] == "nationality"].set_index("variant")
+    assert (main["moved"] == 0).all()
+    for variant in ("before", "after"):
+        distance = pytest.approx(found[f"js_distance_{variant}"], abs=1e-9)
+        assert main["js_distance"][variant] == distance
+    cultures = pd.read_csv(smoke / "tables" / "check_cultures.csv")
+    assert cultures["correlation"].between(-1, 1).all()
+    assert len(cultures) == 2 * 4 * 4
 
 
 def test_position_bias_is_seen_through(smoke):
@@ -164,7 +194,9 @@ def test_position_bias_is_seen_through(smoke):
     # line, and averaged over rotated orders it lies near that line
     found = metrics(smoke, "05")
     assert found["js_distance_before_fixed_order"] > found["js_distance_uniform"] + 0.1
-    assert abs(found["js_distance_before"] - found["js_distance_uniform"]) < 0.05
+    for reading in ("", "_rotated"):
+        distance = found[f"js_distance_before{reading}"]
+        assert abs(distance - found["js_distance_uniform"]) < 0.05
 
 
 def test_every_figure_is_there_as_png_and_svg(smoke):
@@ -174,8 +206,9 @@ def test_every_figure_is_there_as_png_and_svg(smoke):
     redrawn = above / "figures" / smoke.relative_to(above)
     for name in both:
         assert (redrawn / name).read_bytes() == (smoke / "figures" / name).read_bytes()
-    for name in ("study.png", "study.svg"):
-        assert (above / "figures" / name).stat().st_size > 5000
+    for name in ("study", "heat_map", "map_values"):
+        assert (above / "figures" / f"{name}.png").stat().st_size > 5000
+        assert (above / "figures" / f"{name}.svg").stat().st_size > 5000
 
 
 def test_the_tables_of_the_study(smoke):
@@ -187,7 +220,7 @@ def test_the_tables_of_the_study(smoke):
     assert summary["after"][0] == pytest.approx(metrics(smoke, "05")["js_distance_after"])
     seen = read_comparison(smoke / "tables")
     assert seen.country == "Germany"
-    assert seen.note == "DEU: 44 of 44 items compared."
+    assert seen.note == "DEU: 44 of 44 items compared. Asked as a person living in Germany."
 
 
 def test_figures_are_redrawn_without_a_model():
