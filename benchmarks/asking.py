@@ -357,7 +357,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--generated", type=int, default=12, help="prompts a round, one at a time")
     parser.add_argument("--weighed", type=int, default=160, help="prompts a round, by the harness")
-    parser.add_argument("--batch-size", type=int, default=8, help="the study's own")
+    parser.add_argument("--batch-size", type=int, default=4, help="the study's own")
     parser.add_argument(
         "--harness-batches", type=int, nargs="+", default=[4, 8, 16, 32], help="fastest is used"
     )

@@ -9,19 +9,17 @@ bare. A model on a server that tells no probabilities writes its answer instead.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from tqdm import tqdm
 
 from clca_utils.answers import SCHEMA, is_written, write_part
 from clca_utils.chat_model import ChatModel, Conversation, system, user
+from clca_utils.choices import Method, Orders
 from clca_utils.files import fingerprint, package_files, seed_of
 from clca_utils.items import SurveyItem
 from clca_utils.replies import read_reply
 from clca_utils.respondents import JOINT, Respondent, persona_words
-
-Method = Literal["weigh", "generate"]
-Orders = Literal["all", "first"]
 
 PART = 8
 """Respondents in a part: what a kill can cost."""

@@ -5,18 +5,19 @@ prompt, or the country. What they find says how far the main measurement can be 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 
 from clca_utils.answers import condition
 from clca_utils.asking import Questionnaire
+from clca_utils.choices import Check, Prompt
 from clca_utils.culture import Culture
 from clca_utils.files import StudyError
 from clca_utils.items import SurveyItem, languages, load_items
 from clca_utils.measures import Floats, item_table
-from clca_utils.respondents import Prompt, language_of, respondents
+from clca_utils.respondents import language_of, respondents
 from clca_utils.shares import Reading, option_shares, person_shares, readings_of, share_vectors
 from clca_utils.survey import Survey, country_shares
 from clca_utils.validity import (
@@ -27,9 +28,6 @@ from clca_utils.validity import (
     retest_table,
     wording_table,
 )
-
-Check = Literal["paraphrase", "retest", "prompts", "cultures"]
-CHECKS = get_args(Check)
 
 PROBED = 2
 """Respondents who are asked again: enough to see whether anything matters, at a small price."""
@@ -46,6 +44,7 @@ def check_forms(
     survey: Survey,
     checks: Sequence[Check],
     others: Sequence[Culture],
+    weighted: bool = True,
 ) -> list[Questionnaire]:
     """Return what more is asked for the validity checks.
 
@@ -56,6 +55,7 @@ def check_forms(
         survey: What people answered.
         checks: Which checks are made.
         others: Cultures between which the model shall tell, for "cultures".
+        weighted: Draw respondents by the survey's weights.
     """
     probed, own = main.respondents[:PROBED], language_of(culture, prompt)
     surveyed = survey.respondents(culture.iso3)
@@ -89,7 +89,12 @@ def check_forms(
             main._replace(
                 condition=f"prompt: {other}",
                 respondents=respondents(
-                    culture, other, count=few, seed=main.seed, people=survey.people
+                    culture,
+                    other,
+                    count=few,
+                    seed=main.seed,
+                    people=survey.people,
+                    weighted=weighted,
                 ),
                 items=in_language(main.items, language, own),
             )

@@ -117,7 +117,7 @@ def compare(
     items: Sequence[SurveyItem],
     seed: int,
     *,
-    asked_as: str = "",
+    asked_as: str,
 ) -> Comparison:
     """Compare a model's answers with those of a country's people.
 
@@ -139,6 +139,12 @@ def compare(
         columns=["variant", "qid", "option", "share"],
     )
     outside, readings = outside_mass(main), readings_of(main)
+    for variant, mass in outside.groupby("variant", observed=True)["outside"]:
+        if mass.min() == 1:  # written answers, and none could be read
+            raise StudyError(
+                f"answers.parquet, status: no answer of the model {variant} could be read as an "
+                "option; ask with wvs_analysis.method: weigh, or see the replies there."
+            )
     shares = {reading: option_shares(main, reading) for reading in readings}
     tables = [
         item_table(shares[reading], people, items, outside).assign(reading=reading)
@@ -195,11 +201,13 @@ def metrics_of(
     trust = seen.coverage["status"] == "compared, low trust"
     metrics["low_trust_items"] = float(trust.sum())
     outside = outside_mass(main).groupby("variant", observed=True)["outside"].mean()
-    own = respondent_table(persons, survey.people) if survey.people is not None else None
+    surveyed = survey.respondents(seen.iso3)
+    own = respondent_table(persons, surveyed) if surveyed is not None else None
     vectors = share_vectors(seen.model_shares)
     for variant, mine in persons.groupby("variant", observed=True):
         metrics[f"outside_{variant}"] = float(outside[variant])
-        status = main.loc[main["variant"] == variant, "status"]
+        once = (main["variant"] == variant) & (main["position"] == 1)  # a row per question
+        status = main.loc[once, "status"]
         if (status != "weighed").any():
             for word in ("refused", "unparsable"):
                 metrics[f"{word}_{variant}"] = float((status == word).mean())

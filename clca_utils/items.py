@@ -10,14 +10,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from string import ascii_uppercase
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from clca_utils.choices import ItemSet
 from clca_utils.files import DATA, StudyError, locate, problems, shown
-
-ItemSet = Literal["values", "map", "all"]
 
 MAP_ITEMS = (
     *("Q8", "Q14", "Q15", "Q17"),  # the autonomy index
@@ -121,8 +120,8 @@ def load_items(
         unknown = {wording.qid for wording in wordings} - {item.qid for item in ours}
         if unknown and locate(path).suffix != ".json":  # the metadata names all the survey asks
             raise StudyError(
-                f"{name}, qid: found '{min(unknown)}', which the study doesn't ask; take it out, or "
-                "name the item as the survey does, 'Q1'."
+                f"{name}, qid: found '{min(unknown)}', which the study doesn't ask; take it out, "
+                "or name the item as the survey does, 'Q1'."
             )
         ours = reworded(ours, wordings, name)
     wanted = {

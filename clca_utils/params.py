@@ -13,12 +13,11 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from clca_utils.asking import Method, Orders
-from clca_utils.checks import CHECKS, Check
+from clca_utils.choices import CHECKS, PERSONAL, Check, ItemSet, Method, Orders, Prompt
 from clca_utils.culture import load_culture
 from clca_utils.files import ROOT, StudyError, locate, read_yaml, shown
-from clca_utils.items import ItemSet, load_items
-from clca_utils.respondents import Prompt, language_of, persona_words
+from clca_utils.items import load_items
+from clca_utils.respondents import language_of, persona_words, respondents
 from clca_utils.scenario import load_seeds
 from clca_utils.survey import load_survey, people_of
 
@@ -88,6 +87,9 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
+Parameters = TypeVar("Parameters", bound=Section)
+
+
 class ScenarioAdaptation(Section):
     """Stage 01: how many scenarios, and who rewrites their settings."""
 
@@ -151,7 +153,7 @@ class WvsAnalysis(Section):
     cultures: Annotated[
         list[Annotated[str, AfterValidator(_culture)]], AfterValidator(_distinct)
     ] = [*("british", "chinese", "german", "japanese", "mexican")]
-    batch_size: int = Field(8, ge=1)
+    batch_size: int = Field(4, ge=1)
 
 
 class PaperFigures(Section):
@@ -301,9 +303,13 @@ def check(section: str, values: Mapping[str, object]) -> None:
     Raises:
         StudyError: A value is impossible; every one is told.
     """
-    schema = SECTIONS[section]
+    checked(SECTIONS[section], values)
+
+
+def checked(schema: type[Parameters], values: Mapping[str, object]) -> Parameters:
+    """Return a notebook's parameters as a section, once they are checked; see `check`."""
     try:
-        schema.model_validate({name: values[name] for name in schema.model_fields})
+        return schema.model_validate({name: values[name] for name in schema.model_fields})
     except ValidationError as error:
         told = [f"parameters: {complaint(one, schema)}" for one in error.errors()]
         raise StudyError("\n".join(told)) from None
@@ -324,15 +330,18 @@ def unsurveyed(study: Study) -> list[str]:
     try:
         items = load_items(given.item_set, path=given.items)
         field = "survey"
-        marginals = load_survey(given.survey, items).marginals
+        known = load_survey(given.survey, items)
     except StudyError as error:
         return [f"wvs_analysis.{field}: {error}"]
     told = []
     for culture in study.cultures:
         try:
             home = load_culture(culture)
-            people_of(marginals, home.iso3, items)
+            people_of(known.marginals, home.iso3, items)
             persona_words(language_of(home, given.prompt))
+            if given.prompt in PERSONAL:
+                count, weighted = given.n_respondents, given.weighted
+                respondents(home, given.prompt, count=count, people=known.people, weighted=weighted)
         except StudyError as error:
             told.append(f"cultures, {culture}: {error}")
     return told

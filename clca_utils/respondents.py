@@ -14,15 +14,11 @@ import pandas as pd
 from babel import Locale
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from clca_utils.choices import Prompt
 from clca_utils.culture import Culture
 from clca_utils.files import DATA, StudyError, problems, read_yaml, shown
 from clca_utils.items import languages
 from clca_utils.microdata import PERSONA
-
-Prompt = Literal["none", "nationality", "descriptors", "persona", "native"]
-
-PERSONAL: tuple[Prompt, ...] = ("persona", "native")
-"""Prompts that tell one respondent from another."""
 
 JOINT = {"ja": "", "zh": ""}
 """What stands between two sentences, where it isn't a space."""

@@ -10,7 +10,8 @@ from scipy.special import softmax
 
 from clca_utils.answers import join_parts, read_answers
 from clca_utils.asking import NOTHING, Questionnaire, ask
-from clca_utils.checks import CHECKS, PROBED, check_forms, check_metrics, check_tables, comparable
+from clca_utils.checks import PROBED, check_forms, check_metrics, check_tables, comparable
+from clca_utils.choices import CHECKS
 from clca_utils.culture import load_culture
 from clca_utils.files import ROOT
 from clca_utils.items import languages, load_items

@@ -424,7 +424,7 @@ def floor_by_hand() -> dict[str, float]:
 def test_every_metric_is_what_plain_loops_find():
     frame = weighed()
     home = load_culture("german")
-    seen = compare(frame, home, MICRO, SMALL, seed=3)
+    seen = compare(frame, home, MICRO, SMALL, seed=3, asked_as="someone")
     metrics = metrics_of(seen, frame, MICRO, seed=3)
     floor = {name: metrics.pop(f"{name}_human_floor") for name in MEASURES}
     assert floor == pytest.approx(floor_by_hand(), abs=2e-3)
@@ -438,7 +438,7 @@ def test_every_metric_is_what_plain_loops_find():
 
 def test_without_microdata_nothing_is_said_of_anyones_own_answers():
     frame, survey = weighed(), Survey(KNOWN)
-    seen = compare(frame, load_culture("german"), survey, SMALL, seed=3)
+    seen = compare(frame, load_culture("german"), survey, SMALL, seed=3, asked_as="someone")
     metrics = metrics_of(seen, frame, survey, seed=3)
     assert not [name for name in metrics if name.startswith("own_")]
     assert 0 < metrics["js_distance_human_floor"] < 0.05
@@ -447,7 +447,7 @@ def test_without_microdata_nothing_is_said_of_anyones_own_answers():
 def test_one_respondent_has_no_interval_over_respondents():
     frame = weighed()
     frame = frame[frame["respondent"] == 11]
-    seen = compare(frame, load_culture("german"), MICRO, SMALL, seed=3)
+    seen = compare(frame, load_culture("german"), MICRO, SMALL, seed=3, asked_as="someone")
     metrics = metrics_of(seen, frame, MICRO, seed=3)
     assert metrics["respondents_before"] == 1
     assert not [name for name in metrics if "_respondents_" in name or "_crossed_" in name]
@@ -477,16 +477,24 @@ def test_written_answers_that_are_none_are_counted_and_never_an_option():
         ]
     )
     survey = Survey(KNOWN)
-    seen = compare(frame, load_culture("german"), survey, SMALL[:2], seed=3)
+    seen = compare(frame, load_culture("german"), survey, SMALL[:2], seed=3, asked_as="someone")
     metrics = metrics_of(seen, frame, survey, seed=3)
-    rows_before = 4 * 4 + 2 * 2
-    assert metrics["refused_before"] == pytest.approx((4 + 2) / rows_before)
-    assert metrics["unparsable_before"] == pytest.approx(4 / rows_before)
+    assert metrics["refused_before"] == pytest.approx(2 / 6)
+    assert metrics["unparsable_before"] == pytest.approx(1 / 6)
     assert metrics["refused_after"] == metrics["unparsable_after"] == metrics["outside_after"] == 0
     assert metrics["outside_before"] == pytest.approx((2 / 4 + 1 / 2) / 2)
     shares = seen.model_shares[seen.model_shares["variant"] == "before"]
     assert shares["share"].tolist() == [0.5, 0.5, 0, 0, 1, 0]
     assert set(seen.items["reading"]) == {"fixed order", "rotated"}
+
+
+def test_a_model_whose_answers_can_never_be_read_is_told_in_a_sentence():
+    frame = pd.concat(
+        [written(SMALL[0], ["refused", "unparsable"]), written(SMALL[0], [1, 2], "after")]
+    )
+    german = load_culture("german")
+    with pytest.raises(StudyError, match="no answer of the model before could be read"):
+        compare(frame, german, Survey(KNOWN), SMALL[:1], seed=3, asked_as="someone")
 
 
 # Places on the maps.
@@ -621,5 +629,7 @@ def test_a_survey_of_too_few_countries_has_no_map(countries, tmp_path):
 def test_a_single_item_has_no_map():
     asked = answers("DEU", lambda p, _: p)
     home = load_culture("german")
-    seen = compare(asked[asked["qid"] == "Q1"], home, Survey(MARGINALS), ITEMS[:1], seed=1)
+    seen = compare(
+        asked[asked["qid"] == "Q1"], home, Survey(MARGINALS), ITEMS[:1], seed=1, asked_as="x"
+    )
     assert seen.places.empty

@@ -106,7 +106,7 @@ def test_the_defaults_are_those_agreed_with_the_notebooks():
             "orders": "all",
             "checks": ["paraphrase", "retest", "prompts", "cultures"],
             "cultures": ["british", "chinese", "german", "japanese", "mexican"],
-            "batch_size": 8,
+            "batch_size": 4,
         },
         "paper_figures": {},
     }

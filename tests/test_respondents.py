@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from clca_utils.choices import PERSONAL, Prompt
 from clca_utils.culture import Culture, load_culture
 from clca_utils.files import DATA, ROOT, StudyError
 from clca_utils.items import languages
@@ -21,8 +22,6 @@ from clca_utils.microdata import PERSONA, RANGES
 from clca_utils.respondents import (
     CODES,
     JOINT,
-    PERSONAL,
-    Prompt,
     asked_as,
     country_name,
     describe,
@@ -56,7 +55,7 @@ def drawn(people, prompt="persona", **asked):
 def test_nobody_is_named_without_a_prompt():
     (person,) = respondents(GERMAN, "none", count=5, people=surveyed())
     assert (person.description, person.source) == ("", "prompt")
-    assert asked_as([person], GERMAN) == "nobody named"
+    assert asked_as([person], GERMAN) == "nobody in particular"
 
 
 @pytest.mark.parametrize("culture", CULTURES, ids=lambda culture: culture.name)

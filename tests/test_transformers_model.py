@@ -391,7 +391,7 @@ def test_what_rows_share_is_read_once(smollm):
     )
     model.option_logprobs(ROWS, TEXTS)
     tokens = [
-        model._tokens(render(model.tokenizer, talk) + text)[:-1]
+        tuple(model.tokenizer(render(model.tokenizer, talk) + text)["input_ids"])[:-1]
         for talk, texts in zip(ROWS, TEXTS, strict=True)
         for text in texts
     ]

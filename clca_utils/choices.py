@@ -1,0 +1,23 @@
+"""What a study can choose between: the words that its parameters may take."""
+
+from typing import Literal, get_args
+
+ItemSet = Literal["values", "map", "all"]
+"""Which items are asked: the 44, those of the cultural map, or both."""
+
+Prompt = Literal["none", "nationality", "descriptors", "persona", "native"]
+"""As whom a model is asked; see `respondents.respondents`."""
+
+PERSONAL: tuple[Prompt, ...] = ("persona", "native")
+"""Prompts that tell one respondent from another."""
+
+Method = Literal["weigh", "generate"]
+"""How a model answers: its options are weighed, or it writes and is read."""
+
+Orders = Literal["all", "first"]
+"""In which orders the options stand: every rotation, or the questionnaire's own."""
+
+Check = Literal["paraphrase", "retest", "prompts", "cultures"]
+"""What else is asked to see how far the answers can be trusted; see `checks`."""
+
+CHECKS: tuple[Check, ...] = get_args(Check)
