@@ -7,7 +7,7 @@ bare. A model on a server that tells no probabilities writes its answer instead.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from clca_utils.answers import SCHEMA, is_written, write_part
 from clca_utils.chat_model import ChatModel, Conversation, system, user
 from clca_utils.choices import Method, Orders
-from clca_utils.files import fingerprint, package_files, seed_of
+from clca_utils.files import DATA, fingerprint, package_files, seed_of
 from clca_utils.items import SurveyItem
 from clca_utils.replies import read_reply
 from clca_utils.respondents import JOINT, Respondent, persona_words
@@ -25,7 +25,7 @@ PART = 8
 """Respondents in a part: what a kill can cost."""
 
 REPLY_TOKENS = 12
-"""Longest written answer: a label, or the text of an option."""
+"""Longest written answer, in tokens: a label with the start of its option's text."""
 
 WRITTEN = 32
 """Answers written in one batch."""
@@ -116,6 +116,7 @@ def write_items(model: ChatModel, respondent: Respondent, form: Questionnaire) -
             max_new_tokens=REPLY_TOKENS,
             seeds=[seed_of(form.seed, respondent, item.qid, order) for item, order in some],
             temperature=form.temperature,
+            min_new_tokens=1,  # "2" is a whole answer
         )
     for (item, order), reply in zip(asked, replies, strict=True):
         options = rotated(item.options, order)
@@ -140,7 +141,7 @@ def _rows(
 
 def ask(
     model: ChatModel,
-    forms: Iterable[Questionnaire],
+    forms: Sequence[Questionnaire],
     *,
     variant: str,
     parts: Path,
@@ -160,11 +161,11 @@ def ask(
     """
     written = []
     ways = {"weigh": weigh_items, "generate": write_items}
-    for form in forms:
-        what = f"{variant}, {form.condition}"
-        # a part of another version of this package isn't resumed
-        whole = fingerprint(key, variant, form, *package_files())
-        with tqdm(total=len(form.respondents), desc=what, mininterval=1.0) as progress:
+    total = sum(len(form.respondents) for form in forms)
+    with tqdm(total=total, desc=f"respondents, {variant}", mininterval=1.0) as progress:
+        for form in forms:
+            # a part of another version of this package isn't resumed
+            whole = fingerprint(key, variant, form, DATA / "personas", *package_files())
             for start in range(0, len(form.respondents), PART):
                 some = form.respondents[start : start + PART]
                 path = parts / variant / fingerprint(form.condition) / f"{start:06d}.parquet"

@@ -54,6 +54,7 @@ class ChatModel(Protocol):
         top_p: float = 1.0,
         stop: str = "",
         no_repeat: int = 0,
+        min_new_tokens: int = 3,
     ) -> list[str]:
         """Reply to each conversation.
 
@@ -66,6 +67,7 @@ class ChatModel(Protocol):
             stop: A character that ends the reply; it is not part of it.
             no_repeat: Never write a run of this many tokens that prompt or reply already hold; 0
                 allows it. Small models otherwise fall into loops.
+            min_new_tokens: Shortest reply, in tokens: an empty one is no reply.
 
         Returns:
             The replies without the prefill, stripped.
@@ -119,6 +121,7 @@ class ScriptedModel:
         top_p: float = 1.0,
         stop: str = "",
         no_repeat: int = 0,
+        min_new_tokens: int = 3,
     ) -> list[str]:
         """Return the next replies of the script.
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from clca_utils.answers import condition
 from clca_utils.asking import Questionnaire
-from clca_utils.choices import Check, Prompt
+from clca_utils.choices import PERSONAL, Check, Prompt
 from clca_utils.culture import Culture
 from clca_utils.files import StudyError
 from clca_utils.items import SurveyItem, languages, load_items
@@ -122,7 +122,8 @@ def in_language(items: Sequence[SurveyItem], language: str, own: str) -> list[Su
 
 def comparable(culture: Culture, survey: Survey, items: Sequence[SurveyItem]) -> bool:
     """Say whether enough is known of a culture's people to tell them from others."""
-    return len(country_shares(survey.marginals, culture.iso3, items)) >= COMPARABLE
+    least = min(COMPARABLE, len(items))
+    return len(country_shares(survey.marginals, culture.iso3, items)) >= least
 
 
 def check_tables(
@@ -133,6 +134,7 @@ def check_tables(
     items: Sequence[SurveyItem],
     peoples: Mapping[str, Mapping[str, Floats]],
     seed: int,
+    surveyed: bool = False,
 ) -> dict[str, pd.DataFrame]:
     """Return what the checks found.
 
@@ -143,9 +145,11 @@ def check_tables(
         items: The items asked.
         peoples: Culture to the shares of its people, as for `people`.
         seed: Of permutations.
+        surveyed: Single respondents are from microdata; else they are called synthetic.
 
     Returns:
-        Name to table, of the checks that were asked: "position" (variant, bias), "wording"
+        Name to table, of the checks that were asked: "position" (variant, bias), "training"
+        (moved: mean JS distance between the answers before and after), "wording"
         (variant, moved: mean JS distance to the answers in the first wording), "retest" (see
         `validity.retest_table`; asked: questions put), "prompts" (variant, prompt, moved: mean JS
         distance to the main prompt's answers, spread: between respondents, js_distance: to the
@@ -157,6 +161,11 @@ def check_tables(
     usual = option_shares(main, reading)
     asked = list(map(str, answers["condition"].unique()))
     tables = {"position": position_bias(main)}
+    changed = usual.astype({"variant": str, "qid": str})
+    before, after = (changed[changed["variant"] == name] for name in ("before", "after"))
+    if len(before) and len(after):
+        moved = wording_table(before.assign(variant="after"), after)
+        tables["training"] = _mean(moved, ["variant"]).rename(columns={"js_distance": "moved"})
     if "paraphrase" in asked:
         again = condition(answers, "paraphrase")
         same = main[main["respondent"].isin(again["respondent"])]
@@ -170,12 +179,12 @@ def check_tables(
     read = list(map(str, answers.loc[answers["logprob"] > -np.inf, "condition"].unique()))
     prompted = [name for name in read if name.startswith("prompt: ")]
     if prompted:
-        rows = [
-            _prompt_row(condition(answers, name), reading, usual, people, items).assign(
-                prompt=name.removeprefix("prompt: ") if name != "main" else prompt
-            )
-            for name in ["main", *prompted]
-        ]
+        rows = []
+        for name in ["main", *prompted]:
+            who = prompt if name == "main" else name.removeprefix("prompt: ")
+            note = " (synthetic)" if who in PERSONAL and not surveyed else ""
+            row = _prompt_row(condition(answers, name), reading, usual, people, items)
+            rows.append(row.assign(prompt=f"{who}{note}"))
         tables["prompts"] = pd.concat(rows, ignore_index=True)
     told = [name for name in read if name.startswith("as ")]
     tables |= _apart(answers[answers["condition"].isin(told)], reading, peoples, seed)
@@ -237,6 +246,7 @@ def check_metrics(tables: Mapping[str, pd.DataFrame]) -> dict[str, float]:
     """Return what the checks found as named numbers, for a run's metrics file."""
     numbers = {
         "position": {"bias": "position_bias"},
+        "training": {"moved": "training_moved"},
         "wording": {"moved": "wording_moved"},
         "retest": {"kappa": "retest_kappa", "agreement": "retest_agreement", "n": "retest_n"},
         "apart": {"accuracy": "cultures_accuracy", "p_value": "cultures_p_value"},

@@ -95,6 +95,7 @@ def survey_check(
 ) -> None:
     """Tell what a file of people's answers holds and what can be compared with it."""
     from clca_utils import microdata  # noqa: PLC0415 (as below: only needed here)
+    from clca_utils.items import load_items  # noqa: PLC0415
 
     with plainly():
         asked = _all_items(items)
@@ -102,13 +103,15 @@ def survey_check(
         if microdata.kind_of(source) == "aggregates":
             table = _coverage(source, asked)
             people = f"the shares of {len(table)} countries, but no single people to be asked as"
+            count = f"{len(load_items('values'))} items (those of the cultural map apart)"
         else:
+            count = f"{len(asked)} items"
             table = microdata.file_report(source, asked)
             table["missing_items"] = [_few(names) for names in table["missing_items"]]
             people = f"{table['respondents'].sum():,} respondents of {len(table)} countries"
         _show(table)
         typer.echo(
-            f"{shown(source)} holds {people}; of the {len(asked)} items {table['items'].min()} to "
+            f"{shown(source)} holds {people}; of the {count} {table['items'].min()} to "
             f"{table['items'].max()} can be compared, depending on the country."
         )
 
@@ -129,31 +132,49 @@ def survey_score(
     """Score answers, from whatever model, by the people's."""
     from clca_utils import scoring  # noqa: PLC0415
     from clca_utils.measures import MEASURES  # noqa: PLC0415
+    from clca_utils.survey import load_survey  # noqa: PLC0415
 
     with plainly():
         asked = _all_items(items)
+        iso3 = country.strip().upper()
         scores = scoring.read_scores(answers.absolute())
-        people = scoring.load_people(respondents.absolute() if respondents else "", asked, country)
-        table = scoring.score_answers(scores, people, asked)
-        summary = (
-            scoring.score_summary(scores, people, asked).set_index("line").drop(columns="items")
+        known = load_survey(respondents.absolute() if respondents else "", asked)
+        table = scoring.score_answers(scores, scoring.choose_people(known, asked, iso3), asked)
+        summary = scoring.score_summary(scores, known, asked, iso3)
+        typer.echo(scoring.whose_note(scores, known, asked, iso3))
+        some = {"js_distance": "JS distance", scoring.EMD: "EMD", "accuracy": "accuracy"}
+        some |= {"closeness": "closeness"}
+        normalised = {scoring.NORMALISED: "JS score"}
+        lines = summary[["line", "detail", *some, *normalised]]
+        _show(lines.rename(columns=some | normalised))
+        typer.echo(
+            "JS score: 0 is as far from the people as uniform, 1 as near as the human floor."
         )
         titles = {name: one.title for name, one in MEASURES.items()}
         titles |= {"accuracy": "Accuracy", "closeness": "Closeness", scoring.EMD: EMD_TITLE}
         better = {name: one.better for name, one in MEASURES.items()}
-        lines = summary.T.rename_axis("measure").reset_index()
-        lines.insert(1, "better", lines["measure"].map(better).fillna("lower"))
-        _show(lines.replace({"measure": titles}))
-        some = {"accuracy": "accuracy", "closeness": "closeness", "js_distance": "JS distance"}
-        some |= {scoring.EMD: "EMD"}
+        few_lines = ["answers", "human floor", "uniform", "majority"]
+        means = summary.set_index("line").loc[few_lines, [*MEASURES, scoring.EMD]]
+        measures = means.astype(float).T.rename_axis("measure").reset_index()
+        measures.insert(1, "better", measures["measure"].map(better).fillna("lower"))
+        _show(measures.replace({"measure": titles}))
         _show(table[["qid", "answered", "invalid", *some]].rename(columns=some))
         answered, invalid, unmatched = table[["answered", "invalid", "unmatched"]].sum()
         unknown = len(scores) - answered - invalid - unmatched
+        strangers = (
+            ""
+            if known.people is None
+            else f"{unmatched} without an answer of the participant's own, "
+        )
         typer.echo(
             f"{len(scores)} answers: {answered} compared (items: {(table['answered'] > 0).sum()}), "
-            f"{invalid} invalid, {unmatched} without an answer of the participant's own, {unknown} "
-            "to items that are unknown or without data."
+            f"{invalid} invalid, {strangers}{unknown} to items that are unknown or without data."
         )
+        if thin := int(table["answered"].between(1, scoring.FEW_ANSWERS - 1).sum()):
+            typer.echo(
+                f"Note: {thin} of the items have fewer than {scoring.FEW_ANSWERS} answers; so few "
+                "lie further from anyone than their population does."
+            )
         if out:
             write_text(out.absolute(), table.to_csv(index=False))
             typer.echo(f"The table is in {shown(out.absolute())}.")
@@ -167,19 +188,30 @@ def _all_items(path: Path | None) -> "list[SurveyItem]":
 
 
 def _coverage(source: Path, items: "list[SurveyItem]") -> "pd.DataFrame":
-    """Return a row per country of a file of shares: how many items have data of which trust."""
+    """Return a row per country of a file of shares: how many items have data of which trust.
+
+    The items of the cultural map that aren't among the survey's 44 are counted apart: they are
+    seldom in a file of shares, which is no defect of it.
+    """
     import pandas as pd  # noqa: PLC0415
 
+    from clca_utils.items import load_items  # noqa: PLC0415
     from clca_utils.survey import coverage, load_marginals  # noqa: PLC0415
 
     marginals = load_marginals(source, items)
     countries = sorted(set(marginals["country"]))
     parts = pd.concat([coverage(marginals, one, items).assign(country=one) for one in countries])
+    parts["value"] = parts["qid"].isin([item.qid for item in load_items("values")])
     compared = parts[parts["status"].str.startswith("compared")]
-    by_country = compared.groupby("country")["tier"]
-    report = pd.crosstab(parts["country"], parts["status"])
-    report.insert(0, "items", by_country.size().reindex(countries, fill_value=0))
-    report["tiers"] = by_country.agg(lambda tiers: ", ".join(sorted(set(tiers))))
+    values, mapped = compared[compared["value"]], compared[~compared["value"]]
+    asked = parts[parts["value"]]
+    report = pd.crosstab(asked["country"], asked["status"])
+    count = values.groupby("country").size()
+    report.insert(0, "items", count.reindex(countries, fill_value=0))
+    more = f"map items of {len(set(parts.loc[~parts['value'], 'qid']))}"
+    report[more] = mapped.groupby("country").size().reindex(countries, fill_value=0)
+    tiers = compared.groupby("country")["tier"].agg(lambda tiers: ", ".join(sorted(set(tiers))))
+    report["tiers"] = tiers
     return report.fillna({"tiers": ""}).reset_index()
 
 

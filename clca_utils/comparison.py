@@ -21,6 +21,7 @@ from clca_utils.cultural_map import (
     item_means,
     map_items,
     project,
+    respondent_indices,
 )
 from clca_utils.culture import Culture
 from clca_utils.files import StudyError, shown, write_text
@@ -44,7 +45,12 @@ from clca_utils.shares import (
     share_vectors,
 )
 from clca_utils.survey import LOW_TRUST, Survey, country_shares, coverage, coverage_note, people_of
-from clca_utils.uncertainty import crossed_interval, respondent_interval, survey_metrics
+from clca_utils.uncertainty import (
+    crossed_interval,
+    paired_change,
+    respondent_interval,
+    survey_metrics,
+)
 
 PEOPLE = "people"
 UNIFORM = "uniform"
@@ -159,7 +165,7 @@ def compare(
         references=reference_lines(survey.marginals, culture.iso3, items, seed, halves=halves),
         positions=position_shares(main),
         coverage=known.assign(country=culture.country, iso3=culture.iso3, asked_as=asked_as),
-        places=places(usual, survey.marginals, items),
+        places=places(usual, survey.marginals, items, survey.people),
     )
 
 
@@ -183,12 +189,36 @@ def line_up(seen: Comparison) -> pd.DataFrame:
     )
 
 
+def against_uniform(seen: Comparison, seed: int) -> pd.DataFrame:
+    """Compare the model with guessing evenly, item by item.
+
+    Args:
+        seen: The comparison.
+        seed: Of bootstrap and permutations.
+
+    Returns:
+        One row per variant: variant; items, how many; change, the model's mean JS distance minus
+        that of the even answer (negative: closer than guessing), with low, high, p_value and
+        verdict as `uncertainty.paired_change` has them.
+    """
+    lines = seen.references[seen.references["line"] == "uniform"].set_index("qid")["js_distance"]
+    rows = []
+    for variant, mine in seen.main.groupby("variant", sort=False):
+        even = lines.loc[mine["qid"]].to_numpy()
+        change = paired_change(even, mine["js_distance"].to_numpy(), seed)._asdict()
+        change["change"] = change.pop("mean")
+        rows.append({"variant": variant, "items": len(mine)} | change)
+    columns = ["variant", "items", "change", "low", "high", "p_value", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def metrics_of(
     seen: Comparison, answers: pd.DataFrame, survey: Survey, seed: int
 ) -> dict[str, float]:
     """Return the numbers of a run's metrics file.
 
-    Those of `uncertainty.survey_metrics`; `low_trust_items`; and per variant: `outside_<variant>`,
+    Those of `uncertainty.survey_metrics`; `low_trust_items` and `synthetic_respondents`, how many;
+    and per variant: `outside_<variant>`,
     the probability outside the options; `refused_<variant>` and `unparsable_<variant>`, shares of
     written answers; `spearman_<variant>`, of the items' mean answers; intervals of the JS distance
     over respondents, `js_distance_<variant>_respondents_low`, and over respondents and items,
@@ -200,6 +230,9 @@ def metrics_of(
     metrics = survey_metrics(seen.items, seen.references, seed)
     trust = seen.coverage["status"] == "compared, low trust"
     metrics["low_trust_items"] = float(trust.sum())
+    count = persons["respondent"].nunique()
+    made_up = "synthetic" in str(seen.coverage["asked_as"].iloc[0])
+    metrics["synthetic_respondents"] = float(count if made_up else 0)
     outside = outside_mass(main).groupby("variant", observed=True)["outside"].mean()
     surveyed = survey.respondents(seen.iso3)
     own = respondent_table(persons, surveyed) if surveyed is not None else None
@@ -229,7 +262,10 @@ def metrics_of(
 
 
 def places(
-    shares: pd.DataFrame, marginals: pd.DataFrame, items: Sequence[SurveyItem]
+    shares: pd.DataFrame,
+    marginals: pd.DataFrame,
+    items: Sequence[SurveyItem],
+    people: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Return where countries, the model and the even answer lie on cultural maps.
 
@@ -240,11 +276,14 @@ def places(
         shares: The model's answers: variant, qid, option, share.
         marginals: The people's.
         items: The items asked.
+        people: Microdata, where there is any: its people's indices are exact.
 
     Returns:
         The table of `Comparison.places`; empty where no map can be drawn.
     """
     values = [item for item in items if item.topic != MAP_TOPIC]
+    if {item.qid for item in items} <= set(MAP_ITEMS):
+        values = []  # five of the 44 don't make the other map
     by_country = {
         str(iso3): country_shares(some, str(iso3), items)
         for iso3, some in marginals.groupby("country")
@@ -270,6 +309,9 @@ def places(
             _table({name: map_items(row) for name, row in rows.items()})
             for rows in (by_country, models)
         )
+        for iso3, mine in people.groupby("country") if people is not None else ():
+            for index, value in respondent_indices(mine, mine["weight"]).items():
+                countries.loc[str(iso3), index] = value
         countries = countries.reindex(columns=list(FEATURES)).dropna()
         name, features = "inglehart-welzel", map_items(even)
         with suppress(StudyError):
@@ -315,7 +357,9 @@ def _placed(
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
-    """Write the tables as <folder>/<name>.csv."""
+    """Write the tables as <folder>/<name>.csv; those of an earlier comparison go."""
+    for old in folder.glob("*.csv"):
+        old.unlink()
     for field in fields(comparison):
         write_text(
             folder / f"{field.name}.csv", getattr(comparison, field.name).to_csv(index=False)

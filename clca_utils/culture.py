@@ -128,6 +128,8 @@ def _known_locale(locale: str) -> str:
     """Refuse a locale that has no names in Faker."""
     if locale not in AVAILABLE_LOCALES:
         raise ValueError("Faker has no such locale; take one whose names fit")
+    if "_" not in locale:
+        raise ValueError("should name a country too, as in es_MX")
     return locale
 
 

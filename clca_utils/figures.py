@@ -20,6 +20,7 @@ import seaborn as sns
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 PALETTE = sns.color_palette("colorblind").as_hex()
@@ -81,6 +82,17 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
             partial.unlink(missing_ok=True)
         paths.append(path)
     return paths
+
+
+def noted(figure: Figure, note: str) -> Figure:
+    """Return the figure with a note below, such as what its data is and how far to trust it."""
+    with mpl.rc_context(theme()):
+        text = textwrap.fill(note, int(13 * figure.get_figwidth()))
+        if figure.legends:  # one outside the panels leaves no other room below them
+            figure.legends[0].set_title(text, FontProperties(size=8))
+        else:
+            figure.supxlabel(text, fontsize=8)
+    return figure
 
 
 def caption(figure_function: Callable[..., Figure]) -> str:

@@ -111,10 +111,16 @@ def load_items(
         if language not in languages():
             raise StudyError(
                 f"The survey's items don't ship in the language '{language}' (they do in "
-                f"{', '.join(languages())}): bring a file of items in it, or ask in English."
+                f"{', '.join(languages())}): ask in English, with another prompt than 'native'."
             )
         blank = [item.model_copy(update={"question": ""}) for item in ours]  # no English is left
         ours = reworded(blank, _read(DATA / "items" / f"{language}.yaml"), language)
+    if path and language != "en" and locate(path).suffix == ".json":
+        raise StudyError(
+            f"{shown(locate(path))} holds WorldValuesBench's English wording, but the items are "
+            f"asked in '{language}': bring a YAML file in that language, or take another prompt "
+            "than 'native'."
+        )
     if path:
         wordings, name = _read(locate(path)), shown(locate(path))
         unknown = {wording.qid for wording in wordings} - {item.qid for item in ours}

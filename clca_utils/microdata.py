@@ -124,8 +124,8 @@ def load_microdata(
     too). Codes below 0, outside an item's options or a persona variable's range are missing.
 
     Args:
-        path: The survey's wave 7 csv (comma or semicolon, any encoding), WorldValuesBench's folder,
-            or one of its two tsv files.
+        path: The survey's wave 7 csv (comma or semicolon; UTF-8, or Windows-1252, which holds
+            Latin-1's letters), WorldValuesBench's folder, or one of its two tsv files.
         items: Whose answers to read; an item that isn't in the file has no column.
         countries: Three-letter codes of those to keep; all if empty.
 
@@ -137,7 +137,7 @@ def load_microdata(
 
     Raises:
         StudyError: The file is of another kind, damaged, lacks a column or a country, holds no
-            respondent, or a weight is missing or negative.
+            respondent, an id is none, or a weight is missing or negative.
     """
     source = _there(path)
     match kind_of(source):
@@ -284,6 +284,17 @@ def decoded(content: bytes) -> str:
         return content.decode("cp1252", errors="replace")
 
 
+def proper_ids(ids: "pd.Series[float]") -> "pd.Series[bool]":
+    """Tell which are ids: whole numbers from 0 that a float holds exactly (below 2^53)."""
+    return ids.between(0, 2**53, inclusive="left") & (ids % 1 == 0)
+
+
+def few(names: Sequence[str], most: int = 8) -> str:
+    """Name a few, and say how many there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def _there(path: str | Path) -> Path:
     """Return where the file or folder is."""
     source = locate(path)
@@ -297,30 +308,30 @@ def _respondents(raw: pd.DataFrame, name: str, countries: Sequence[str]) -> pd.D
     if raw[ID].isna().any():
         row = int(np.flatnonzero(raw[ID].isna())[0])
         raise StudyError(f"{name}, {ID}: respondent {row + 1} has no id; export the file again.")
+    wrong = raw.loc[~proper_ids(raw[ID]), ID]
+    if len(wrong):
+        raise StudyError(
+            f"{name}, {ID}: found {wrong.iloc[0]:g}, but an id is a whole number below 2^53 as in "
+            "the survey; export the file again."
+        )
     raw = _unique(raw)
     there = sorted(set(raw[COUNTRY]))
     if not there:
         raise StudyError(f"{name} holds no respondent (with an id of their own): export it again.")
     if lacking := [country for country in countries if country not in there]:
         raise StudyError(
-            f"{name} has no respondent from {', '.join(lacking)}: choose among {_few(there)}."
+            f"{name} has no respondent from {', '.join(lacking)}: choose among {few(there)}."
         )
     if countries:
         raw = raw[raw[COUNTRY].isin(countries)]
-    wrong = raw[~raw[WEIGHT].between(0, np.inf, inclusive="left")]
-    if len(wrong):
+    doubtful = raw[~raw[WEIGHT].between(0, np.inf, inclusive="left")]
+    if len(doubtful):
         raise StudyError(
-            f"{name}, {WEIGHT}: found {wrong[WEIGHT].iloc[0]:g} for respondent "
-            f"{wrong[ID].iloc[0]:.0f}; a weight is a number from 0 on, so mend it or delete the "
+            f"{name}, {WEIGHT}: found {doubtful[WEIGHT].iloc[0]:g} for respondent "
+            f"{doubtful[ID].iloc[0]:.0f}; a weight is a number from 0 on, so mend it or delete the "
             "column (everyone then counts as 1)."
         )
     return raw
-
-
-def _few(names: Sequence[str], most: int = 8) -> str:
-    """Name a few, and say how many there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
 
 
 def _within(codes: "pd.Series[float]", first: int, last: int) -> "pd.Series[float]":

@@ -145,6 +145,8 @@ def normalised_score(value: float, uniform: float, floor: float) -> float:
     """Return how far `value` is on the way from the uniform line to the human floor.
 
     0 at `uniform`, 1 at `floor`, negative if further away than guessing evenly; it serves measures
-    of either direction. NaN if both lines are equal, so that there is no way to go.
+    of either direction. The floor compares halves of the people, so an answer that knew them all
+    exactly would come to about half of it, and score slightly above 1. NaN if both lines are equal,
+    so that there is no way to go.
     """
     return (uniform - value) / (uniform - floor) if uniform != floor else math.nan

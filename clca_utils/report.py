@@ -67,6 +67,7 @@ SUMMARY = {
     "score before": "normalised_score_before",
     "score after": "normalised_score_after",
     "low-trust items": "low_trust_items",
+    "synthetic respondents": "synthetic_respondents",
 }
 
 
@@ -81,11 +82,12 @@ def summary_table(study: Path, runs: Sequence[str] = (), seed: int = 0) -> pd.Da
     Returns:
         Index culture, model. Columns: seeds; before, after, uniform, human floor (mean
         Jensen-Shannon distances, base 2); the normalised scores (0: uniform, 1: human floor);
-        low-trust items; change (after - before, negative is closer), with the ends of its interval
-        over the items, `low` and `high`, and over the seeds, `seeds_low` and `seeds_high` (NaN for
-        one seed); `p_value` of no change, over the items, their distances averaged over the seeds;
-        `p_holm`, corrected for the number of rows; and the verdict: better, worse, or not
-        distinguishable.
+        low-trust items and synthetic respondents, how many; change (after - before, negative is
+        closer), with the ends of its interval over the items, `low` and `high`, and over the seeds,
+        `seeds_low` and `seeds_high` (NaN for one seed); `p_value` of no change, over the items,
+        their distances averaged over the seeds; `p_holm`, corrected for the number of rows; and the
+        verdict: better, worse, or not distinguishable, which it also is where the interval over
+        several seeds holds 0.
     """
     found = study_table(study, runs)
     asked = found.reindex(columns=[*found, *{*SUMMARY.values()} - set(found)])
@@ -106,6 +108,7 @@ def summary_table(study: Path, runs: Sequence[str] = (), seed: int = 0) -> pd.Da
     table = pd.DataFrame(rows, columns=columns).set_index(["culture", "model"])
     table["p_holm"] = holm(table["p_value"])
     clear = (table["p_holm"] < ALPHA) & (table["low"] * table["high"] > 0)
+    clear &= ~(table["seeds_low"] * table["seeds_high"] <= 0)  # of one seed both are NaN
     words = np.where(table["change"] < 0, "better", "worse")
     return table.assign(verdict=np.where(clear, words, "not distinguishable"))
 
@@ -159,8 +162,10 @@ def comparison_figures(seen: Comparison, seed: int) -> dict[str, Figure]:
         "position": survey_figures.position_figure(seen.positions),
         "moved_items": survey_figures.moved_items_figure(seen.items, seen.references, tiers),
     }
+    for name in ("distribution", "calibration", "moved_items"):
+        figures.noted(drawn[name], seen.note)
     return drawn | {
-        f"map_{name}": map_figure([("model", seen.iso3, some)])
+        f"map_{name}": figures.noted(map_figure([("model", seen.iso3, some)]), seen.note)
         for name, some in seen.places.groupby("map")
     }
 

@@ -227,6 +227,10 @@ def key_of(step: Step) -> str:
     sources = cell_sources(step.stage.notebook)
     settings = {k: value for k, value in step.parameters.items() if not k.endswith("_dir")}
     brought = [files.locate(settings[name]) for name in ("survey", "items") if settings.get(name)]
+    beside = [path.with_name("codebook.json") for path in brought if path.suffix == ".json"]
+    # one table of WorldValuesBench stands for its folder
+    brought = [path.parent if path.suffix == ".tsv" else path for path in brought]
+    brought += [path for path in beside if path.is_file()]
     brought += [culture_file(name) for name in settings.get("cultures", [])]
     data = [DATA / name for name in step.stage.data]
     code = modules_of(sources, frozenset() if step.stage is REPORT else DRAWING)

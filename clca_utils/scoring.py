@@ -1,7 +1,7 @@
 """Scores answers that came from anywhere: a file of question, participant and answer.
 
 Whoever asked, with whatever model, their answers are measured here against the very people asked,
-or against a country's shares, beside the lines of knowing nothing and knowing the majority.
+or against a country's shares, beside answers that need no model (`references`).
 """
 
 import csv
@@ -20,8 +20,9 @@ from scipy.stats import wasserstein_distance
 from clca_utils.files import StudyError, locate, shown
 from clca_utils.items import SurveyItem
 from clca_utils.measures import MEASURES, kl_release, measured
-from clca_utils.microdata import decoded, kind_of, load_microdata
-from clca_utils.survey import load_marginals, people_of
+from clca_utils.microdata import TIER, decoded, few, proper_ids, split_halves
+from clca_utils.references import line_summary, normalised_score, reference_lines
+from clca_utils.survey import Survey, coverage, coverage_note, people_of
 
 Floats = npt.NDArray[np.float64]
 People = pd.DataFrame | Mapping[str, Floats]
@@ -35,6 +36,11 @@ COLUMNS = {
 """What a column may be called, in any case; the first names are WorldValuesBench's."""
 
 EMD = "emd_worldvaluesbench"
+NORMALISED = "js_normalised"
+
+FEW_ANSWERS = 30
+"""Of fewer answers to an item chance makes much of the distance: a sample lies further from anyone
+than its population does."""
 
 
 class _Asked(NamedTuple):
@@ -59,8 +65,8 @@ def read_scores(path: str | Path) -> pd.DataFrame:
             participant's id and the answer's code, named as in `COLUMNS`; others are ignored.
 
     Returns:
-        Columns qid, respondent (Int64; NA if it's no number) and score (float; NaN if it isn't a
-        whole number), in the file's order.
+        Columns qid, respondent (Int64; NA if it's no id, see `microdata.proper_ids`) and score
+        (float; NaN if it isn't a whole number), in the file's order.
 
     Raises:
         StudyError: The file is missing, no table, lacks a column or has no rows.
@@ -98,30 +104,43 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "qid": table["qid"].str.strip(),
-            "respondent": respondent.where(respondent % 1 == 0).astype("Int64"),
+            "respondent": respondent.where(proper_ids(respondent)).astype("Int64"),
             "score": score.where(score % 1 == 0),
         }
     )
 
 
-def load_people(path: str | Path, items: Sequence[SurveyItem], iso3: str = "") -> People:
-    """Read the people to score answers against.
+def choose_people(survey: Survey, items: Sequence[SurveyItem], iso3: str = "") -> People:
+    """Choose the people to score answers against.
 
     Args:
-        path: Microdata or a csv of aggregates; empty is the shipped aggregates.
+        survey: What is known of people's answers.
         items: The items asked.
         iso3: The country. Needed with aggregates; with microdata empty is everyone.
 
     Raises:
-        StudyError: The file can't be read, has nothing of the country, or none is named.
+        StudyError: There is nothing of the country, or none is named.
     """
-    if path and kind_of(path) != "aggregates":
-        return load_microdata(path, items, [iso3] if iso3 else [])
-    if not iso3:
+    known = survey.marginals if survey.people is None else survey.people
+    there = sorted(set(known["country"]))
+    if iso3 and iso3 not in there:
         raise StudyError(
-            "Shares are known country by country: name the one that the answers are scored against."
+            f"--country: the people's answers have none from '{iso3}'; choose among {few(there)}."
         )
-    return people_of(load_marginals(path, items), iso3, items)
+    if survey.people is None:
+        if not iso3:
+            raise StudyError(
+                "--country: shares are known country by country, so name the one that the answers "
+                f"are scored against, among {few(there)}."
+            )
+        return people_of(survey.marginals, iso3, items)
+    return survey.people[survey.people["country"] == iso3] if iso3 else survey.people
+
+
+def countries_asked(scores: pd.DataFrame, people: pd.DataFrame) -> list[str]:
+    """Return the countries of the participants among `people`, in order."""
+    asked = people["respondent"].isin(scores["respondent"].dropna().astype("int64"))
+    return sorted(set(people.loc[asked, "country"]))
 
 
 def score_answers(
@@ -171,47 +190,91 @@ def score_answers(
 
 
 def score_summary(
-    scores: pd.DataFrame, people: People, items: Sequence[SurveyItem]
+    scores: pd.DataFrame,
+    survey: Survey,
+    items: Sequence[SurveyItem],
+    iso3: str = "",
+    seed: int = 1,
 ) -> pd.DataFrame:
     """Set the answers beside answers that need no model, averaged over the same items.
 
-    "uniform" knows nothing and gives each option the same share; "majority" always names the most
-    frequent answer of the people, so it has seen them.
+    The lines are those of `references`, measured against the very people that the answers are
+    compared with. The human floor's halves are of all respondents of the participants' countries;
+    without microdata they are drawn from the shares. Other countries are compared only if the
+    participants are all of one.
 
     Args:
-        scores: As `people` and `items`, of `score_answers`.
-        people: The people.
-        items: The items.
+        scores: What `read_scores` returns.
+        survey: What is known of people's answers; its other countries become lines too.
+        items: The items and their scales.
+        iso3: As of `choose_people`.
+        seed: Of the human floor's draws.
 
     Returns:
-        One row per line: answers, uniform, majority. Columns line, items (how many have a valid
-        score, over which all lines are averaged), those of `MEASURES` and emd_worldvaluesbench.
+        One row per line: answers, then those of `references.line_summary`. Columns line, detail,
+        items (how many have a valid score, over which all lines are averaged), those of `MEASURES`,
+        emd_worldvaluesbench, and js_normalised, the `references.normalised_score` of the JS
+        distance.
 
     Raises:
         StudyError: No score is valid.
     """
+    people = choose_people(survey, items, iso3)
     table = score_answers(scores, people, items)
-    valid = set(table.loc[table["answered"] > 0, "qid"])
-    if not valid:
+    asked = [one for one in _askings(scores, people, items) if not np.isnan(one.scores).all()]
+    if not asked:
         raise StudyError(
             "No answer is the code of an option (1, 2, … as in the survey): look at what the "
             "model wrote."
         )
-    lines: dict[str, list[dict[str, float]]] = {"uniform": [], "majority": []}
-    for asked in _askings(scores, people, items):
-        if asked.item.qid in valid:
-            k = len(asked.people)
-            for line, shares in (
-                ("uniform", np.full(k, 1 / k)),
-                ("majority", np.eye(k)[int(np.argmax(asked.people))]),
-            ):
-                emd = _emd(shares, asked.people)
-                lines[line].append(measured(shares, asked.people) | {EMD: emd})
-    means = {"answers": table[[*MEASURES, EMD]].mean()}
-    means |= {line: pd.DataFrame(rows).mean() for line, rows in lines.items()}
-    summary = pd.DataFrame(means).T.rename_axis("line").reset_index()
-    summary.insert(1, "items", len(valid))
-    return summary
+    known = [one.item for one in asked]
+    marginals, whose, halves = survey.marginals, iso3, None
+    if isinstance(people, pd.DataFrame):
+        countries = countries_asked(scores, people)
+        whose = countries[0] if len(countries) == 1 else "participants"
+        others = marginals[(marginals["country"] != whose) & (len(countries) == 1)]
+        marginals = pd.concat([_marginals(asked, whose), others], ignore_index=True)
+        halves = split_halves(people[people["country"].isin(countries)], known, seed)
+    references = reference_lines(marginals, whose, known, seed, halves=halves)
+    lines = line_summary(references, [item.qid for item in known])
+    # both have the options at 0, 1/(k-1), ..., 1, so between shares they are one measure
+    lines[EMD] = lines["wasserstein_1"]
+    answers = table[[*MEASURES, EMD]].mean().to_frame().T.assign(line="answers", detail="")
+    summary = pd.concat([answers, lines], ignore_index=True)
+    summary = summary[summary["line"] != "always option 1"].reset_index(drop=True)
+    js = summary.set_index("line")["js_distance"]
+    summary[NORMALISED] = [normalised_score(x, js["uniform"], js["human floor"]) for x in js]
+    summary["items"] = len(known)
+    return summary[["line", "detail", "items", *MEASURES, EMD, NORMALISED]]
+
+
+def whose_note(
+    scores: pd.DataFrame, survey: Survey, items: Sequence[SurveyItem], iso3: str = ""
+) -> str:
+    """Say whose answers are compared with: the country or countries, respondents and tiers.
+
+    Args:
+        scores: As the others, of `score_summary`.
+        survey: What is known of people's answers.
+        items: The items; those that weren't asked don't count.
+        iso3: The country, if one was chosen.
+    """
+    asked = [item for item in items if item.qid in set(scores["qid"])]
+    people = choose_people(survey, items, iso3)
+    whose = countries_asked(scores, people) if isinstance(people, pd.DataFrame) else [iso3]
+    if len(whose) != 1:
+        return f"Participants from {len(whose)} countries: {few(whose)}."
+    return coverage_note(coverage(survey.marginals, whose[0], asked), whose[0])
+
+
+def _marginals(asked: Sequence[_Asked], country: str) -> pd.DataFrame:
+    """Return the shares of the people asked, in the form of `survey.load_marginals`."""
+    rows = [
+        (one.item.qid, country, option, share, float(len(one.scores)), TIER)
+        for one in asked
+        for option, share in enumerate(one.people, start=1)
+    ]
+    return pd.DataFrame(rows, columns=["qid", "country", "option", "share", "n", "tier"])
 
 
 def _columns_of(line: str) -> tuple[str, dict[str, str]]:
@@ -240,7 +303,8 @@ def _askings(scores: pd.DataFrame, people: People, items: Sequence[SurveyItem]) 
     if not asked:
         raise StudyError(
             f"None of the answers is to an item known of the people: found '{next(iter(by_item))}' "
-            f"as a question, but the survey's names are such as '{items[0].qid}'."
+            f"as a question, but known are {', '.join(map(str, list(people)[:5]))} and so on: name "
+            "the items as the survey does, and choose people who were asked them."
         )
     if not any(len(one.scores) for one in asked):
         raise StudyError(

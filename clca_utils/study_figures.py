@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
 from clca_utils.figures import BLUE, GREEN, GREY, ORANGE, VARIANTS, canvas, legend_above, themed
+from clca_utils.files import StudyError
 from clca_utils.measures import MEASURES, Floats
 from clca_utils.references import LINES, normalised_score
 from clca_utils.survey import LOW_TRUST
@@ -34,7 +35,7 @@ def study_figure(runs: pd.DataFrame) -> Figure:
     Args:
         runs: What `report.study_table` returns.
     """
-    asked = runs.dropna(subset=["js_distance_before"])
+    asked = _surveyed(runs)
     groups = list(asked.groupby(["culture", "model"], sort=True))
     figure, [axes] = canvas(8, 1.5 + 0.45 * len(groups))
     marks = {"human_floor": GREEN, "nearest_country": GREY, "uniform": UNIFORM}
@@ -58,6 +59,19 @@ def study_figure(runs: pd.DataFrame) -> Figure:
     axes.set_xlabel(f"mean {JS_AXIS} (0 same, 1 nothing in common){note}")
     legend_above(axes)
     return figure
+
+
+def _surveyed(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs that have been asked the survey.
+
+    Raises:
+        StudyError: None has.
+    """
+    asked = runs.reindex(columns=list(dict.fromkeys([*runs, "js_distance_before"])))
+    asked = asked.dropna(subset=["js_distance_before"])
+    if asked.empty:
+        raise StudyError("No run of the study has answers yet: run 05_wvs_analysis first.")
+    return asked
 
 
 def _doubtful(runs: pd.DataFrame) -> bool:
@@ -89,7 +103,7 @@ def heat_map_figure(runs: pd.DataFrame) -> Figure:
             `<measure>_<line>`, lines as named in `references.LINES`; maybe `low_trust_items`.
             Measures and lines that are absent are left out.
     """
-    asked = runs.dropna(subset=["js_distance_before"])
+    asked = _surveyed(runs)
     measures = [name for name in MEASURES if f"{name}_before" in asked]
     models, cells = [], []
     for (culture, model), group in asked.groupby(["culture", "model"], sort=True):
@@ -99,7 +113,7 @@ def heat_map_figure(runs: pd.DataFrame) -> Figure:
         cells += [_scored(group, variant, measures) for variant in variants]
     cultures = [group for _, group in asked.groupby("culture")]
     lines = [line for line in HEAT_LINES if f"js_distance_{LINES[line]}" in asked]
-    worth = [np.mean([_scored(c, LINES[line], measures) for c in cultures], 0) for line in lines]
+    worth = [np.nanmean([_scored(c, LINES[line], measures) for c in cultures], 0) for line in lines]
     width = 2.2 + 0.075 * max(map(len, models)) + 0.9 * len(cells[0][0])
     figure, [axes] = canvas(width, 1.8 + 0.28 * (len(cells) + len(lines)))
     below = len(cells) + 0.5

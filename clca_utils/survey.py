@@ -6,6 +6,7 @@ and C1 lie within about 0.01 of it, C2 and D (Great Britain, the Netherlands) ma
 0.05. What is missing is missing: an item without data in a country isn't evaluated there.
 """
 
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import pandas as pd
 
 from clca_utils.files import DATA, StudyError, locate, shown
 from clca_utils.items import SurveyItem, load_items
-from clca_utils.microdata import kind_of, load_microdata, marginals_of, split_halves
+from clca_utils.microdata import decoded, kind_of, load_microdata, marginals_of, split_halves
 
 Floats = npt.NDArray[np.float64]
 
@@ -99,10 +100,16 @@ def load_marginals(
     if not source.is_file():
         raise StudyError(f"{name} is missing: mend the path of the survey's marginals.")
     try:
-        rows = pd.read_csv(source, dtype=str, keep_default_na=False)
+        text = decoded(source.read_bytes())
+        header = text.partition("\n")[0]
+        separator = ";" if header.count(";") > header.count(",") else ","
+        rows = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         problem = str(error).strip()
         raise StudyError(f"{name} isn't a CSV table ({problem}): export it again.") from None
+    rows.columns = rows.columns.str.strip().str.lower()
+    if rows.empty:
+        raise StudyError(f"{name} holds no row below its header: export it again.")
     for column in COLUMNS:
         if column not in rows:
             raise StudyError(f"{name}, {column}: the column is missing; add it.")
@@ -190,7 +197,10 @@ def coverage(marginals: pd.DataFrame, iso3: str, items: Iterable[SurveyItem]) ->
 def coverage_note(table: pd.DataFrame, iso3: str) -> str:
     """Say in one sentence what `coverage` found, to stand wherever the country is shown."""
     kept = table[table["status"].str.startswith("compared")]
-    parts = [f"{len(kept)} of {len(table)} items compared"]
+    tiers, counts = sorted(set(kept["tier"])), kept["n"].dropna()
+    people = f", n {counts.min():.0f} to {counts.max():.0f}" if len(counts) else ", n not published"
+    known = f" (tier {', '.join(tiers)}{people})" if tiers else ""
+    parts = [f"{len(kept)} of {len(table)} items compared{known}"]
     if doubtful := int((kept["status"] == "compared, low trust").sum()):
         of_them = "all" if doubtful == len(kept) else doubtful
         parts.append(f"{of_them} of them of low trust (tiers {' and '.join(LOW_TRUST)})")

@@ -247,6 +247,7 @@ class TransformersModel:
         top_p: float = 1.0,
         stop: str = "",
         no_repeat: int = 0,
+        min_new_tokens: int = 3,
     ) -> list[str]:
         """Reply to each conversation in one batch; see `ChatModel.generate`."""
         if not conversations:
@@ -263,7 +264,7 @@ class TransformersModel:
             **batch,
             max_new_tokens=max_new_tokens,
             do_sample=False,
-            min_new_tokens=min(3, max_new_tokens),  # an empty reply is no reply
+            min_new_tokens=min(min_new_tokens, max_new_tokens),
             no_repeat_ngram_size=no_repeat,
             repetition_penalty=1.0,  # some models bring one of their own
             logits_processor=LogitsProcessorList(sampling),
@@ -383,7 +384,7 @@ class TransformersModel:
         if whole:
             seen[..., range(width), range(start, start + width)] = True  # padding sees itself
             mask = torch.zeros(seen.shape).masked_fill(
-                ~torch.from_numpy(seen), torch.finfo(torch.float32).min
+                ~torch.from_numpy(seen), torch.finfo(self.weights.dtype).min
             )
             mask = mask.to(self.weights.device, self.weights.dtype)
         else:

@@ -293,10 +293,10 @@ def sentence(change: "Change | pd.Series[Any]", country: str) -> str:
         (row["p_holm"], " after Holm's correction") if "p_holm" in row else (row["p_value"], "")
     )
     sure = f"p < 0.001{how}" if p < 0.001 else f"p = {p:.3f}{how}"
-    ends = f"95 % interval {row['low']:+.3f} to {row['high']:+.3f}"
+    ends = f"95 % interval {row['low']:+.4f} to {row['high']:+.4f}"
     return (
         f"After training the model's answers{about} are {words} "
-        f"({title} {size:+.3f}, {ends}, {sure}): {row['verdict']}."
+        f"({title} {size:+.4f}, {ends}, {sure}): {row['verdict']}."
     )
 
 

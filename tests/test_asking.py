@@ -336,6 +336,7 @@ def test_written_answers_come_in_batches_each_from_a_seed_of_its_own(tmp_path):
     assert max(sizes) == WRITTEN
     assert sum(sizes) == len(long.asked()) == len(table.drop_duplicates(["qid", "order"]))
     assert {how["temperature"] for _, how in model.calls} == {0.3}
+    assert {how["min_new_tokens"] for _, how in model.calls} == {1}  # "2" is a whole answer
     seeds = [seed for _, how in model.calls for seed in how["seeds"]]
     assert len(set(seeds)) == sum(sizes)
     again, other = Writes(second), Writes(second)

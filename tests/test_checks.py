@@ -136,9 +136,11 @@ def put(folder, models, forms):
     return read_answers(folder / "answers.parquet")
 
 
-def tables_of(answers, prompt="nationality", *, items=FEW):
+def tables_of(answers, prompt="nationality", *, items=FEW, **more):
     people = {item.qid: PEOPLES["German"][item.qid] for item in items}
-    return check_tables(answers, prompt, people=people, items=items, peoples=PEOPLES, seed=1)
+    return check_tables(
+        answers, prompt, people=people, items=items, peoples=PEOPLES, seed=1, **more
+    )
 
 
 AS_TOLD = ["as Chinese", "as German", "as Japanese", "as Mexican"]
@@ -233,8 +235,16 @@ def test_a_culture_of_which_too_little_is_known_is_not_told_apart():
     assert not comparable(CULTURES["British"], SURVEY, ITEMS)
     forms = forms_of(main_form(items=ITEMS), checks=["cultures"])
     assert [form.condition for form in forms[1:]] == AS_TOLD
-    # few items say too little of anyone
-    assert forms_of(main_form(items=FEW), checks=["cultures"])[1:] == []
+    # of few items a culture must have them all
+    known = [item for item in ITEMS if item.qid in PEOPLES["British"]][:4]
+    lacking = [item for item in FEW if item.qid not in PEOPLES["British"]]
+    assert lacking
+    assert comparable(CULTURES["British"], SURVEY, known)
+    assert not comparable(CULTURES["British"], SURVEY, [*known, *lacking[:1]])
+    forms = forms_of(main_form(items=FEW), checks=["cultures"])
+    assert [form.condition for form in forms[1:]] == AS_TOLD
+    forms = forms_of(main_form(items=known), checks=["cultures"])
+    assert [form.condition for form in forms[1:]] == ["as British", *AS_TOLD]
     # 30 items suffice, 29 don't
     known = SURVEY.marginals[SURVEY.marginals["country"] == "DEU"]
     for count in (29, 30):
@@ -263,7 +273,7 @@ def told_apart(tmp_path_factory):
 
 
 def test_a_model_that_answers_by_country_tells_all_cultures_apart(told_apart):
-    assert set(told_apart) == {"position", "cultures", "apart"}
+    assert set(told_apart) == {"position", "training", "cultures", "apart"}
     found = told_apart["apart"].set_index("variant").loc["after"]
     assert (found["accuracy"], found["chance"], found["cultures"]) == (1, 1 / 4, 4)
     # of the 24 ways to name four peoples the true one is the best
@@ -276,6 +286,14 @@ def test_a_model_that_answers_by_country_tells_all_cultures_apart(told_apart):
     assert np.diag(matrix).tolist() == pytest.approx([1] * 4)
     assert (matrix.to_numpy()[~np.eye(4, dtype=bool)] < 0.9).all()
     assert check_metrics(told_apart)["cultures_accuracy_after"] == 1
+
+
+def test_what_training_moved_is_how_far_the_answers_are_from_those_before(told_apart):
+    table = told_apart["training"]
+    far = np.mean([js_distance(regardless("", q, True), p) for q, p in PEOPLES["German"].items()])
+    assert table["variant"].tolist() == ["after"]
+    assert table["moved"].tolist() == pytest.approx([far])
+    assert check_metrics(told_apart)["training_moved_after"] == pytest.approx(far)
 
 
 def test_a_model_that_ignores_whom_it_speaks_for_tells_none_apart(told_apart):
@@ -308,7 +326,16 @@ def test_a_model_that_ignores_everything_is_moved_by_nothing(tmp_path):
     found = tables_of(answers, "persona")
     assert found["wording"]["moved"].tolist() == pytest.approx([0], abs=1e-7)
     prompts = found["prompts"].set_index("prompt")
-    assert list(prompts.index) == ["persona", "none", "nationality", "descriptors", "native"]
+    assert list(prompts.index) == [
+        "persona (synthetic)",
+        "none",
+        "nationality",
+        "descriptors",
+        "native (synthetic)",
+    ]
+    real = tables_of(answers, "persona", surveyed=True)["prompts"]
+    assert real["prompt"].tolist() == ["persona", "none", "nationality", "descriptors", "native"]
+    assert "training" not in found
     assert prompts["moved"].tolist() == pytest.approx([0] * 5, abs=1e-7)
     assert prompts["respondents"].tolist() == [3, 1, 1, 1, 2]
     # nobody differs from nobody: where one respondent was asked there is no spread to tell
@@ -343,7 +370,7 @@ def test_a_model_that_minds_the_persona_differs_between_respondents(tmp_path):
     prompts = found["prompts"].set_index("prompt")
     # half and half beside all on one option: the same for every item
     apart = float(js_distance([1, 0], [0.5, 0.5]))
-    assert prompts.loc["persona", "spread"] == pytest.approx(apart, abs=1e-5)
+    assert prompts.loc["persona (synthetic)", "spread"] == pytest.approx(apart, abs=1e-5)
     assert prompts.loc["nationality", "moved"] == pytest.approx(apart, abs=1e-5)
 
 
@@ -354,7 +381,10 @@ def test_a_model_that_minds_the_words_is_moved_by_them(tmp_path):
     models = {"before": Model(regardless), "after": Model(by_words)}
     answers = put(tmp_path, models, forms_of(main_form(), checks=["paraphrase"]))
     found = tables_of(answers)
-    assert set(found) == {"position", "wording"}
+    assert set(found) == {"position", "training", "wording"}
+    first = {item.qid: np.eye(len(item.options))[0] for item in FEW}
+    far = np.mean([js_distance(regardless("", qid, True), p) for qid, p in first.items()])
+    assert found["training"]["moved"].tolist() == pytest.approx([far], abs=1e-5)
     moved = found["wording"].set_index("variant")["moved"]
     assert moved.to_dict() == pytest.approx({"before": 0, "after": 1}, abs=1e-5)
     assert check_metrics(found)["wording_moved_after"] == pytest.approx(1, abs=1e-5)
@@ -457,11 +487,16 @@ def test_a_condition_under_which_nothing_can_be_read_does_not_end_the_stage(tmp_
     prompts = both["prompts"].set_index(["variant", "prompt"])
     assert prompts.loc[("after", "none"), "js_distance"] > 0
     assert ("before", "none") not in prompts.index
-    assert ("before", "native") in prompts.index
+    assert ("before", "native (synthetic)") in prompts.index
     # and where no variant could be read
     alone = put(tmp_path / "alone", {"before": Choosy(by_country)}, forms_of(main))
     found = tables_of(alone, items=ITEMS)
-    assert set(found["prompts"]["prompt"]) == {"nationality", "descriptors", "persona", "native"}
+    assert set(found["prompts"]["prompt"]) == {
+        "nationality",
+        "descriptors",
+        "persona (synthetic)",
+        "native (synthetic)",
+    }
     assert set(found["cultures"]["asked_as"]) == {"Chinese", "German", "Mexican"}
     again = alone["condition"].isin(["paraphrase", "retest 1"])
     alone.loc[again, "logprob"] = -np.inf
@@ -490,6 +525,7 @@ def test_without_checks_only_the_position_is_looked_at(tmp_path):
 def test_metrics_are_named_after_check_and_variant():
     tables = {
         "position": pd.DataFrame({"variant": ["before", "after"], "bias": [0.1, 0.2]}),
+        "training": pd.DataFrame({"variant": ["after"], "moved": [0.7]}),
         "wording": pd.DataFrame({"variant": ["after"], "moved": [0.3]}),
         "retest": pd.DataFrame(
             {"variant": ["after"], "n": [7], "agreement": [0.8], "chance": [0.5], "kappa": [0.6]}
@@ -500,6 +536,7 @@ def test_metrics_are_named_after_check_and_variant():
     assert check_metrics(tables) == {
         "position_bias_before": 0.1,
         "position_bias_after": 0.2,
+        "training_moved_after": 0.7,
         "wording_moved_after": 0.3,
         "retest_kappa_after": 0.6,
         "retest_agreement_after": 0.8,

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from clca_utils import culture, embedded, params, runner
 from clca_utils.cli import app
 from clca_utils.files import ROOT, StudyError
+from clca_utils.items import load_items
 
 
 @pytest.fixture
@@ -185,16 +186,22 @@ def test_survey_check_tells_what_microdata_holds(people, monkeypatch):
 def test_survey_check_tells_how_far_aggregates_can_be_trusted(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "250")
     path = tmp_path / "shares.csv"
+    values = {item.qid for item in load_items("values")}
+    of_map = next(item for item in load_items("all") if item.qid not in values)
+    codes = range(1, len(of_map.options) + 1)
     path.write_text(
         "qid,country,option,share,n,tier\nQ7,DEU,1,0.25,9,A\nQ7,DEU,2,0.75,9,A\n"
         "Q7,GBR,1,0.5,9,D\nQ7,GBR,2,0.5,9,D\nQ1,GBR,1,1,9,A\n"
+        + "".join(f"{of_map.qid},GBR,{code},{float(code == 1)},9,A\n" for code in codes)
     )
     answer = ask("survey", "check", path)
     assert answer.exit_code == 0
     lines = [[cell.strip() for cell in x.split("│")[1:-1]] for x in answer.stdout.splitlines()]
-    assert ["DEU", "1", "1", "0", "52", "0", "A"] in lines
-    assert ["GBR", "1", "0", "1", "51", "1", "D"] in lines
+    assert ["DEU", "1", "1", "0", "43", "0", "0", "A"] in lines
+    assert ["GBR", "1", "0", "1", "42", "1", "1", "A, D"] in lines
     assert "holds the shares of 2 countries, but no single people" in answer.stdout
+    assert "of the 44 items (those of the cultural map apart) 1 to 1 can be" in answer.stdout
+    assert "map items of 9" in answer.stdout
 
 
 def test_survey_score_sets_answers_beside_references(people, answers, tmp_path, monkeypatch):
@@ -205,8 +212,15 @@ def test_survey_score_sets_answers_beside_references(people, answers, tmp_path, 
     rows = {
         x.split("│")[1].strip(): x.split("│")[2:-1] for x in answer.stdout.splitlines() if "│" in x
     }
-    # Q1: two of three answered as the people themselves; uniform 1/4, majority 1/3
-    assert [cell.strip() for cell in rows["Accuracy"]] == ["higher", "0.667", "0.250", "0.333"]
+    # Q1: two of three answered as the people themselves; uniform 1/4, majority 1/3; no two people
+    # answered alike, so neither do halves of them
+    assert [cell.strip() for cell in rows["Accuracy"]] == [
+        "higher",
+        "0.667",
+        "0.000",
+        "0.250",
+        "0.333",
+    ]
     assert [cell.strip() for cell in rows["Q7"]] == ["0", "1", "", "", "", ""]
     assert (
         "6 answers: 3 compared (items: 1), 1 invalid, 1 without an answer of the participant's "
@@ -221,8 +235,22 @@ def test_survey_score_sets_answers_beside_references(people, answers, tmp_path, 
 def test_survey_score_takes_one_country_or_the_shipped_shares(people, answers):
     answer = ask("survey", "score", answers, "--respondents", people, "--country", "JPN")
     assert "6 answers: 1 compared (items: 1)" in answer.stdout
-    answer = ask("survey", "score", answers, "--country", "JPN")
+    answer = ask("survey", "score", answers, "--country", "jpn")
     assert "6 answers: 4 compared (items: 2)" in answer.stdout
+    assert answer.stdout.startswith("JPN: 2 of 2 items compared (tier A, n ")
+    assert "nearest" in answer.stdout
+    # with shares there are no participants who could lack an answer
+    assert "participant's own" not in answer.stdout
+
+
+def test_survey_score_tells_that_few_answers_lie_further(tmp_path):
+    path = tmp_path / "answers.csv"
+    rows = "".join(f"Q1,{i},{1 + i % 2}\n" for i in range(30)) + "Q7,1,1\n"
+    path.write_text("qid,respondent,score\n" + rows)
+    answer = ask("survey", "score", path, "--country", "DEU")
+    assert "Note: 1 of the items have fewer than 30 answers" in answer.stdout
+    path.write_text("qid,respondent,score\n" + rows.replace("Q7,1,1\n", ""))
+    assert "fewer than" not in ask("survey", "score", path, "--country", "DEU").stdout
 
 
 @pytest.mark.usefixtures("people", "answers")
@@ -232,8 +260,11 @@ def test_survey_score_takes_one_country_or_the_shipped_shares(people, answers):
         (["check", "none.csv"], "none.csv is missing"),
         (["check", "answers.csv"], "isn't a file of people's answers"),
         (["score", "people.csv"], "QUESTION_ID: the column is missing"),
-        (["score", "answers.csv"], "name the one that the answers are scored against"),
-        (["score", "answers.csv", "--respondents", "people.csv", "--country", "FRA"], "from FRA"),
+        (["score", "answers.csv"], "name the one that the answers are scored against, among AND"),
+        (
+            ["score", "answers.csv", "--respondents", "people.csv", "--country", "fra"],
+            "--country: ",
+        ),
         (["score", "answers.csv", "--items", "none.yaml"], "none.yaml is missing"),
     ],
 )

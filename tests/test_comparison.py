@@ -15,6 +15,7 @@ from scipy.special import logsumexp, softmax
 from clca_utils.comparison import (
     PLACES,
     Comparison,
+    against_uniform,
     compare,
     line_up,
     metrics_of,
@@ -24,7 +25,7 @@ from clca_utils.comparison import (
 )
 from clca_utils.cultural_map import FEATURES
 from clca_utils.culture import load_culture
-from clca_utils.files import StudyError
+from clca_utils.files import StudyError, write_text
 from clca_utils.items import MAP_ITEMS, load_items
 from clca_utils.measures import MEASURES
 from clca_utils.references import LINES, line_summary
@@ -157,7 +158,10 @@ def test_people_and_model_are_told_apart(german):
         qid: p.tolist() for qid, p in wanted.items()
     }
     assert set(german.model_shares["variant"]) == {"before", "after"}
-    assert german.note == "DEU: 44 of 44 items compared. Asked as a person living in Germany."
+    assert german.note == (
+        "DEU: 44 of 44 items compared (tier A, n 1391 to 1527). Asked as a person living in "
+        "Germany."
+    )
 
 
 def test_the_tables_read_back_the_same(german, tmp_path):
@@ -168,7 +172,14 @@ def test_the_tables_read_back_the_same(german, tmp_path):
         written = getattr(german, name).reset_index(drop=True)
         assert_frame_equal(getattr(back, name), written, rtol=0, atol=1e-15)
     assert (back.country, back.note, back.tiers) == (german.country, german.note, german.tiers)
+    # what an earlier comparison left there goes, and nothing else
+    for old in ("check_prompts.csv", "items.csv", "notes.txt"):
+        write_text(tmp_path / "again" / old, "old")
     write_comparison(back, tmp_path / "again")
+    assert {path.name for path in (tmp_path / "again").iterdir()} == {
+        "notes.txt",
+        *(f"{name}.csv" for name in NAMES),
+    }
     for name in NAMES:
         first, second = (tmp_path / folder / f"{name}.csv" for folder in ("tables", "again"))
         assert first.read_bytes() == second.read_bytes()
@@ -180,7 +191,10 @@ def british():
 
 
 def test_low_trust_and_missing_items_are_noted(british, tmp_path):
-    assert "15 of 44 items compared; all of them of low trust (tiers C2 and D)" in british.note
+    assert british.note.startswith(
+        "GBR: 15 of 44 items compared (tier C2, D, n not published); all of them of low trust "
+        "(tiers C2 and D); "
+    )
     assert "left out: no data (29 items)" in british.note
     assert british.items["qid"].nunique() == len(british.people) == 15
     assert {british.tiers[qid] for qid in british.people} <= set(LOW_TRUST)
@@ -225,6 +239,41 @@ def test_the_line_up_stands_on_its_two_ends(german):
     js = table["js_distance"]
     ends = js["uniform"] - js["human floor"]
     assert table["score"].tolist() == pytest.approx(((js["uniform"] - js) / ends).tolist())
+
+
+def test_guessing_evenly_is_told_from_knowing_the_people():
+    even_answer = answers("DEU", lambda p, _: np.full(len(p), 1 / len(p)))
+    both = [even_answer, answers("DEU", lambda p, _: (p + 1 / len(p)) / 2, "after")]
+    seen = compared("german", pd.concat(both))
+    table = against_uniform(seen, seed=3).set_index("variant")
+    assert list(table.index) == ["before", "after"]
+    assert table["items"].tolist() == [44, 44]
+    # who guesses evenly is where guessing evenly is
+    guessing = table.loc["before", ["change", "low", "high"]].astype(float)
+    assert guessing.tolist() == pytest.approx([0, 0, 0], abs=1e-12)
+    assert table.loc["before", "verdict"] == "not distinguishable"
+    guess, mine = zip(
+        *(
+            (
+                jensenshannon(np.full(len(p), 1 / len(p)), p, base=2),
+                jensenshannon((p + 1 / len(p)) / 2, p, base=2),
+            )
+            for p in seen.people.values()
+        ),
+        strict=True,
+    )
+    after = table.loc["after"]
+    assert after["change"] == pytest.approx(np.mean(np.subtract(mine, guess)))
+    assert after["low"] < after["change"] < after["high"] < 0
+    assert after["p_value"] < 0.001
+    assert after["verdict"] == "better"
+
+
+def test_a_model_further_off_than_guessing_is_worse_than_it():
+    wrong = answers("DEU", lambda p, _: np.eye(len(p))[int(np.argmin(p))])
+    (row,) = against_uniform(compared("german", wrong), seed=3).to_dict("records")
+    assert row["change"] > 0.2
+    assert row["verdict"] == "worse"
 
 
 # Every number of the metrics file, once more, in plain loops and by other libraries.
@@ -384,7 +433,7 @@ def metrics_by_hand(frame: pd.DataFrame) -> dict[str, float]:
     lines, floor = lines_by_hand(), floor_by_hand()["js_distance"]
     uniform = lines["uniform"]["js_distance"]
     expected = {f"{m}_{line}": x for line, found in lines.items() for m, x in found.items()}
-    expected |= {"items": 4.0, "low_trust_items": 1.0}
+    expected |= {"items": 4.0, "low_trust_items": 1.0, "synthetic_respondents": 0.0}
     by_item = {}
     for variant in ("before", "after"):
         found, by_item[variant] = variant_by_hand(frame, variant)
@@ -442,6 +491,13 @@ def test_without_microdata_nothing_is_said_of_anyones_own_answers():
     metrics = metrics_of(seen, frame, survey, seed=3)
     assert not [name for name in metrics if name.startswith("own_")]
     assert 0 < metrics["js_distance_human_floor"] < 0.05
+
+
+def test_made_up_respondents_are_counted():
+    frame, survey = weighed(), Survey(KNOWN)
+    whom = "2 synthetic respondents"
+    seen = compare(frame, load_culture("german"), survey, SMALL, seed=3, asked_as=whom)
+    assert metrics_of(seen, frame, survey, seed=3)["synthetic_respondents"] == 2
 
 
 def test_one_respondent_has_no_interval_over_respondents():
@@ -600,10 +656,13 @@ def test_a_country_without_all_items_is_not_on_inglehart_and_welzels_map():
     assert len(FEATURES) == 10
 
 
-def test_the_items_of_the_map_alone_draw_what_they_can():
+def test_the_items_of_the_map_alone_draw_its_map_alone():
     items = load_items("map")
     table = places(MODEL[MODEL["qid"].isin(MAP_ITEMS)], WORLD, items)
-    assert set(table["map"]) == {"values", "inglehart-welzel"}
+    assert set(table["map"]) == {"inglehart-welzel"}
+    five = [item for item in ITEMS if item.qid in MAP_ITEMS]
+    assert len(five) == 5
+    assert places(MODEL[MODEL["qid"].isin([x.qid for x in five])], WORLD, five).empty
 
 
 def test_shipped_aggregates_of_low_trust_are_marked_on_the_map():

@@ -131,6 +131,11 @@ def test_a_locale_without_names_is_told(tmp_path):
         load_culture(_written(tmp_path, locale="xx_XX"))
 
 
+def test_a_locale_of_no_country_is_told(tmp_path):
+    with pytest.raises(StudyError, match=r"mine\.yaml, locale: .*should name a country too"):
+        load_culture(_written(tmp_path, locale="es"))
+
+
 def _written(tmp_path, **changes):
     content = {k: v for k, v in (read_yaml(ITALIAN) | changes).items() if v != "absent"}
     path = tmp_path / "mine.yaml"

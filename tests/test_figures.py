@@ -53,7 +53,8 @@ def check_layout(figure):
     with mpl.rc_context(figures.theme()):
         figure.draw_without_rendering()
     page = figure.bbox.padded(2)
-    texts = figure.texts + [t for legend in figure.legends for t in legend.get_texts()]
+    texts = figure.texts + [legend.get_title() for legend in figure.legends]
+    texts += [t for legend in figure.legends for t in legend.get_texts()]
     for axes in figure.axes:
         (left, right), (low, high) = sorted(axes.get_xlim()), sorted(axes.get_ylim())
         texts += [*axes.texts, axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label]
@@ -90,6 +91,24 @@ def test_no_text_is_cut_off_or_overlaps_another(make):
 @pytest.mark.parametrize("make", FIGURES, ids=lambda make: make.__name__)
 def test_every_figure_has_a_caption(make):
     check_caption(make)
+
+
+NOTE = "DEU: 15 of 44 items compared; all of them of low trust (tiers C2 and D). " * 3
+
+
+@pytest.mark.parametrize("outside", [False, True], ids=["no legend", "an outside legend"])
+def test_a_note_stands_below_and_covers_nothing(outside):
+    figure = figures.loss_figure(LOG)
+    if outside:
+        lines = figure.axes[0].lines[:1]
+        figure.legend(handles=lines, labels=["loss"], loc="outside lower center")
+    assert figures.noted(figure, NOTE) is figure
+    check_layout(figure)
+    (legend,) = figure.legends or [None]
+    (note,) = [legend.get_title()] if outside else figure.texts
+    assert note.get_text().split() == NOTE.split()
+    assert "\n" in note.get_text()
+    assert note.get_window_extent().y1 < figure.axes[0].xaxis.label.get_window_extent().y0
 
 
 def test_text_is_as_wide_in_print_as_when_the_layout_was_settled(tmp_path):

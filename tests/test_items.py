@@ -219,6 +219,16 @@ def test_worldvaluesbench_questions_do_not_say_what_a_number_means(tmp_path):
     assert not any(re.search(r"\d meaning", item.question) for item in items.values())
 
 
+def test_worldvaluesbenchs_english_is_not_asked_in_another_language(tmp_path):
+    path = benched(tmp_path)
+    with pytest.raises(StudyError, match="holds WorldValuesBench's English wording") as error:
+        load_items(language="de", path=path)
+    assert str(path) in str(error.value)
+    assert "'de'" in str(error.value)
+    found = {item.qid: item for item in load_items(language="de", path=written(tmp_path, JA_NEIN))}
+    assert found["Q7"].question == "Ja oder nein?"
+
+
 def test_without_a_codebook_the_options_are_ours(tmp_path):
     items = {item.qid: item for item in load_items("all", path=benched(tmp_path, codebook=None))}
     assert items["Q1"].question == "Do you like tea?"

@@ -204,6 +204,14 @@ def test_a_respondent_without_id_is_told(tmp_path):
         load_microdata(path, ITEMS)
 
 
+@pytest.mark.parametrize("value", ["1.5", "inf", "-inf", "1e30", "-1", "ann"])
+def test_an_id_that_is_no_whole_number_is_told(tmp_path, value):
+    ids = TABLE["D_INTERVIEW"].astype(str).where(TABLE.index != 2, value)
+    path = written(tmp_path / "ids.csv", TABLE.assign(D_INTERVIEW=ids))
+    with pytest.raises(StudyError, match=r"ids\.csv.* D_INTERVIEW: .*(found|invalid value)"):
+        load_microdata(path, ITEMS)
+
+
 def test_labels_instead_of_codes_are_told_with_their_column(tmp_path):
     path = written(tmp_path / "s.csv", TABLE.assign(Q7="Not mentioned"))
     with pytest.raises(StudyError, match="Q7: invalid value 'Not mentioned'; export the codes"):

@@ -10,7 +10,18 @@ from scipy.stats import wasserstein_distance
 from clca_utils.files import StudyError
 from clca_utils.items import SurveyItem
 from clca_utils.measures import MEASURES, js_distance, kl_release
-from clca_utils.scoring import EMD, load_people, read_scores, score_answers, score_summary
+from clca_utils.microdata import marginals_of, split_halves
+from clca_utils.references import normalised_score
+from clca_utils.scoring import (
+    EMD,
+    NORMALISED,
+    choose_people,
+    read_scores,
+    score_answers,
+    score_summary,
+    whose_note,
+)
+from clca_utils.survey import Survey
 
 
 def item(qid, k):
@@ -24,6 +35,20 @@ def microdata(**answers):
     count = len(next(iter(answers.values())))
     people = {"respondent": np.arange(1, count + 1), "country": "DEU", "weight": 7.0}
     return pd.DataFrame(people | answers)
+
+
+def surveyed(people, *others):
+    """Return microdata as a survey, beside aggregates of other countries."""
+    return Survey(pd.concat([marginals_of(people, ITEMS), *others], ignore_index=True), people)
+
+
+def shares_of(country, n=1000.0, **shares):
+    rows = [
+        (qid, country, option, share, n, "A")
+        for qid, values in shares.items()
+        for option, share in enumerate(values, start=1)
+    ]
+    return pd.DataFrame(rows, columns=["qid", "country", "option", "share", "n", "tier"])
 
 
 def answered(*rows):
@@ -72,6 +97,16 @@ def test_what_is_no_whole_number_is_not_mapped(tmp_path):
     path.write_text("qid,respondent,score\n" + rows)
     expected = [3, 3, 3, *[np.nan] * 6, -1, 9]
     np.testing.assert_array_equal(read_scores(path)["score"], expected)
+
+
+def test_an_id_that_is_no_whole_number_is_nobody(tmp_path):
+    path = tmp_path / "answers.csv"
+    written = ["12", "1.5", "inf", "-inf", "1e30", "9007199254740992", "nan", "ann", "", "-1"]
+    path.write_text("qid,respondent,score\n" + "".join(f"Q1,{one},1\n" for one in written))
+    read = read_scores(path)
+    assert read["respondent"].tolist() == [12, *[pd.NA] * 9]
+    row = score_answers(read, microdata(Q1=[1] * 12), ITEMS).iloc[0]
+    assert row[["answered", "invalid", "unmatched"]].tolist() == [1, 0, 9]
 
 
 @pytest.mark.parametrize("missing", ["QUESTION_ID", "PARTICIPANT_ID", "SCORE"])
@@ -145,9 +180,9 @@ def test_an_item_without_a_valid_score_has_no_numbers():
     assert table.loc["Q1", [*MEASURES, EMD]].isna().all()
     assert table.loc["Q1", ["answered", "invalid"]].tolist() == [0, 1]
     assert table.loc["Q7", [*MEASURES, EMD]].notna().all()
-    assert set(score_summary(scores, people, ITEMS)["items"]) == {1}
+    assert set(score_summary(scores, surveyed(people), ITEMS)["items"]) == {1}
     with pytest.raises(StudyError, match="No answer is the code of an option"):
-        score_summary(scores[:1], people, ITEMS)
+        score_summary(scores[:1], surveyed(people), ITEMS)
 
 
 def test_weights_do_not_matter_for_the_people_asked():
@@ -199,8 +234,9 @@ def test_against_shares_accuracy_and_closeness_are_expected_ones():
 def test_the_summary_sets_the_answers_beside_uniform_and_majority():
     people = microdata(Q1=[1, 1, 1, 4], Q7=[1, 2, 2, 2])
     scores = answered(*(("Q1", i, 1) for i in (1, 2, 3, 4)), *(("Q7", i, 2) for i in (1, 2, 3, 4)))
-    summary = score_summary(scores, people, ITEMS).set_index("line")
-    assert summary.index.tolist() == ["answers", "uniform", "majority"]
+    summary = score_summary(scores, surveyed(people), ITEMS).set_index("line")
+    lines = ["answers", "human floor", "uniform", "majority", "best constant"]
+    assert summary.index.tolist() == lines
     assert set(summary["items"]) == {2}
     # whoever always names the majority is the majority line
     np.testing.assert_allclose(
@@ -214,6 +250,69 @@ def test_the_summary_sets_the_answers_beside_uniform_and_majority():
     assert summary.loc["uniform", EMD] == pytest.approx((q1 + 0.25) / 2)
 
 
+def test_the_floor_is_of_halves_of_the_participants_whole_country():
+    rng = np.random.default_rng(3)
+    people = microdata(Q1=rng.integers(1, 5, 60), Q7=rng.integers(1, 3, 60))
+    people["weight"] = rng.uniform(0.5, 2, 60)
+    foreign = people.assign(country="JPN", respondent=people["respondent"] + 100, Q1=1.0, Q7=1.0)
+    both = pd.concat([people, foreign], ignore_index=True)
+    scores = answered(*(("Q1", i, 1) for i in range(1, 9)), *(("Q7", i, 2) for i in range(1, 5)))
+    summary = score_summary(scores, surveyed(both), ITEMS, seed=5).set_index("line")
+    halves = split_halves(people, ITEMS, 5)
+    floor = np.mean([js_distance(*halves[qid]).mean() for qid in ("Q1", "Q7")])
+    js = summary["js_distance"]
+    assert js["human floor"] == pytest.approx(floor)
+    # the people are the very participants asked, of whom the Japanese are none
+    theirs = [
+        np.bincount(people[qid][:count].astype(int), minlength=k + 1)[1:] / count
+        for qid, count, k in (("Q1", 8, 4), ("Q7", 4, 2))
+    ]
+    first = np.mean([js_distance(np.eye(len(p))[0], p) for p in theirs])
+    assert js["nearest other country"] == js["mean other country"] == pytest.approx(first)
+    assert summary.loc["nearest other country", "detail"] == "JPN"
+    assert js["best constant"] <= first
+    # 0 at uniform, 1 at the floor, and on a straight line between
+    assert summary.loc[["uniform", "human floor"], NORMALISED].tolist() == [0, 1]
+    on_the_way = normalised_score(js["answers"], js["uniform"], js["human floor"])
+    assert summary.loc["answers", NORMALISED] == pytest.approx(on_the_way)
+
+
+def test_against_shares_the_floor_comes_from_draws_and_falls_with_n():
+    q1, q7 = [0.4, 0.3, 0.2, 0.1], [0.5, 0.5]
+    scores = answered(("Q1", pd.NA, 1), ("Q7", pd.NA, 2))
+    japan = shares_of("JPN", Q1=[0.25] * 4, Q7=q7)
+    floors = {}
+    for n in (100.0, 10_000.0):
+        known = Survey(pd.concat([shares_of("DEU", n, Q1=q1, Q7=q7), japan], ignore_index=True))
+        summary = score_summary(scores, known, ITEMS, "DEU").set_index("line")
+        floors[n] = summary.loc["human floor", "js_distance"]
+        # whoever answers evenly where Japan does lies as far as Japan
+        assert summary.loc["nearest other country", "js_distance"] == pytest.approx(
+            summary.loc["uniform", "js_distance"]
+        )
+    # chance shrinks with the root of n
+    assert floors[100.0] / floors[10_000.0] == pytest.approx(10, rel=0.2)
+
+
+def test_participants_of_several_countries_have_no_other_country():
+    people = microdata(Q7=[1, 2, 1, 2]).assign(country=["DEU", "DEU", "JPN", "JPN"])
+    scores = answered(*(("Q7", i, 1) for i in (1, 2, 3, 4)))
+    known = surveyed(people, shares_of("FRA", Q7=[0.5, 0.5]))
+    lines = set(score_summary(scores, known, ITEMS)["line"])
+    assert lines == {"answers", "human floor", "uniform", "majority", "best constant"}
+    assert whose_note(scores, known, ITEMS) == "Participants from 2 countries: DEU, JPN."
+    assert "nearest other country" in set(score_summary(scores, known, ITEMS, "DEU")["line"])
+
+
+def test_whose_answers_count_is_said_with_n_and_tier():
+    scores = answered(("Q7", 1, 1), ("Q7", 2, 1))
+    people = microdata(Q1=[1, 2, 3], Q7=[1, 2, 2])
+    told = whose_note(scores, surveyed(people), ITEMS)
+    assert told == "DEU: 1 of 1 items compared (tier microdata, n 3 to 3)."
+    told = whose_note(scores, Survey(shares_of("GBR", 90, Q7=[0.5, 0.5])), ITEMS, "GBR")
+    assert told == "GBR: 1 of 1 items compared (tier A, n 90 to 90)."
+
+
 def test_unknown_items_and_strangers_are_told():
     people = microdata(Q1=[1, 2])
     with pytest.raises(StudyError, match="found 'Important in life' as a question"):
@@ -225,18 +324,17 @@ def test_unknown_items_and_strangers_are_told():
 # the people
 
 
-def test_the_people_come_from_whatever_file_there_is(tmp_path):
-    table = pd.DataFrame({"D_INTERVIEW": [1, 2], "B_COUNTRY_ALPHA": ["DEU", "JPN"], "Q1": [1, 4]})
-    micro = tmp_path / "micro.csv"
-    table.to_csv(micro, index=False)
-    assert load_people(micro, ITEMS)["Q1"].tolist() == [1, 4]
-    assert load_people(micro, ITEMS, "JPN")["respondent"].tolist() == [2]
-    shares = tmp_path / "shares.csv"
-    shares.write_text(
-        "qid,country,option,label,share,n,tier\nQ7,DEU,1,y,0.25,9,A\nQ7,DEU,2,n,0.75,9,A\n"
-    )
-    assert load_people(shares, ITEMS, "DEU")["Q7"].tolist() == [0.25, 0.75]
-    with pytest.raises(StudyError, match="name the one"):
-        load_people(shares, ITEMS)
-    with pytest.raises(StudyError, match="FRA"):
-        load_people(shares, ITEMS, "FRA")
+def test_the_people_are_those_of_the_country_named():
+    people = microdata(Q1=[1, 4]).assign(country=["DEU", "JPN"])
+    known = surveyed(people, shares_of("FRA", Q7=[0.5, 0.5]))
+    assert choose_people(known, ITEMS)["Q1"].tolist() == [1, 4]
+    assert choose_people(known, ITEMS, "JPN")["respondent"].tolist() == [2]
+    # of France only shares are known, which don't answer for single participants
+    with pytest.raises(StudyError, match=r"--country: .* none from 'FRA'; choose among DEU, JPN"):
+        choose_people(known, ITEMS, "FRA")
+    shares = Survey(shares_of("DEU", Q7=[0.25, 0.75]))
+    assert choose_people(shares, ITEMS, "DEU")["Q7"].tolist() == [0.25, 0.75]
+    with pytest.raises(StudyError, match=r"--country: .* name the one .* among DEU"):
+        choose_people(shares, ITEMS)
+    with pytest.raises(StudyError, match=r"--country: .* none from 'FRA'; choose among DEU"):
+        choose_people(shares, ITEMS, "FRA")

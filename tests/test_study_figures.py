@@ -9,6 +9,7 @@ from test_figures import check_bytes, check_caption, check_layout
 from clca_utils import study_figures as figures
 from clca_utils.cultural_map import fit_map, item_means, project
 from clca_utils.figures import GREEN, GREY
+from clca_utils.files import StudyError
 from clca_utils.items import load_items
 from clca_utils.measures import MEASURES
 from clca_utils.references import LINES
@@ -102,6 +103,21 @@ def test_the_study_figure_has_a_row_per_culture_and_model_and_marks_low_trust():
     sure = figures.study_figure(RUNS[RUNS["culture"] == "german"]).axes[0]
     assert "†" not in sure.get_xlabel()
     assert figures.study_figure(RUNS.drop(columns="low_trust_items")).axes
+
+
+@pytest.mark.parametrize("make", [figures.study_figure, figures.heat_map_figure])
+@pytest.mark.parametrize(
+    "runs",
+    [
+        RUNS.assign(js_distance_before=np.nan),
+        RUNS[["culture", "model", "seed"]],
+        pd.DataFrame(columns=["culture", "model", "seed"]),
+    ],
+    ids=["none read", "none asked", "no run"],
+)
+def test_a_study_without_answers_is_told_what_to_run(make, runs):
+    with pytest.raises(StudyError, match="No run of the study has answers yet: run 05_wvs_anal"):
+        make(runs)
 
 
 def heat(runs):

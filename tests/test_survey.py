@@ -90,6 +90,7 @@ GOOD = {
 
 def _written(tmp_path, **changes):
     path = tmp_path / "mine.csv"
+    path.parent.mkdir(exist_ok=True)
     pd.DataFrame(GOOD | changes).to_csv(path, index=False)
     return path
 
@@ -98,6 +99,25 @@ def test_a_users_file_is_read_and_rounding_is_forgiven(tmp_path):
     rows = load_marginals(_written(tmp_path))
     assert rows["n"].isna().tolist() == [False, True]
     assert country_shares(rows, "DEU", ITEMS)["Q7"] == pytest.approx([0.6 / 1.01, 0.41 / 1.01])
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "with a mark of its encoding"])
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_a_spreadsheets_ways_of_writing_a_table_are_read(tmp_path, separator, mark):
+    path = tmp_path / "mine.csv"
+    table = pd.DataFrame(GOOD).rename(columns=lambda name: f" {name.upper()}")
+    path.write_text(mark + table.to_csv(index=False, sep=separator), "utf-8")
+    wanted = load_marginals(_written(tmp_path / "plain"))
+    pd.testing.assert_frame_equal(load_marginals(path), wanted)
+    assert wanted["share"].tolist() == [0.6, 0.41]
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_a_header_alone_is_told(tmp_path, separator):
+    path = tmp_path / "mine.csv"
+    path.write_text(separator.join(GOOD) + "\n")
+    with pytest.raises(StudyError, match=r"mine\.csv holds no row below its header"):
+        load_marginals(path)
 
 
 @pytest.mark.parametrize(

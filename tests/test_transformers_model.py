@@ -155,6 +155,17 @@ def test_a_reply_that_would_stop_at_once_is_not_empty(smollm):
     assert "\n" not in reply
 
 
+def test_a_reply_of_one_token_may_end_there(smollm):
+    talk = [user("Say yes."), assistant("Yes.")]
+    assert smollm.tokenizer.decode(_next_token(smollm, talk)) == "<|im_end|>"
+    talk = [user("Say yes."), assistant("Yes")]
+    asked = {"seeds": [0], "max_new_tokens": 8}
+    (short,) = smollm.generate([talk], min_new_tokens=1, **asked)
+    (longer,) = smollm.generate([talk], **asked)
+    assert len(smollm.tokenizer(short)["input_ids"]) == 1
+    assert len(smollm.tokenizer(longer)["input_ids"]) >= 3
+
+
 def _next_token(model, talk):
     tokens = model.tokenizer(render(model.tokenizer, talk), return_tensors="pt")["input_ids"]
     return model.weights(tokens).logits[0, -1].argmax()

@@ -260,7 +260,7 @@ def test_a_sentence_says_direction_size_and_certainty():
     worse = Change(0.002, 0.0004, 0.0037, 0.012, "worse")
     assert sentence(worse, "Japan") == (
         "After training the model's answers are further from the people of Japan than before "
-        "(Jensen-Shannon distance +0.002, 95 % interval +0.000 to +0.004, p = 0.012): worse."
+        "(Jensen-Shannon distance +0.0020, 95 % interval +0.0004 to +0.0037, p = 0.012): worse."
     )
     row = pd.Series(
         {"measure": "accuracy", "change": 0.05, "low": 0.03, "high": 0.07}
@@ -268,7 +268,7 @@ def test_a_sentence_says_direction_size_and_certainty():
     )
     assert sentence(row, "Mexico") == (
         "After training the model's answers are closer to the people of Mexico than before "
-        "(Expected accuracy +0.050, 95 % interval +0.030 to +0.070, p < 0.001 after Holm's "
+        "(Expected accuracy +0.0500, 95 % interval +0.0300 to +0.0700, p < 0.001 after Holm's "
         "correction): better."
     )
     topic = change_table(TABLE, "topic", seed=1).set_index("topic", drop=False).loc["change ahead"]
