@@ -108,11 +108,11 @@ def load_marginals(
         problem = str(error).strip()
         raise StudyError(f"{name} isn't a CSV table ({problem}): export it again.") from None
     rows.columns = rows.columns.str.strip().str.lower()
-    if rows.empty:
-        raise StudyError(f"{name} holds no row below its header: export it again.")
     for column in COLUMNS:
         if column not in rows:
             raise StudyError(f"{name}, {column}: the column is missing; add it.")
+    if rows.empty:
+        raise StudyError(f"{name} holds no row below its header: export it again.")
     known = [*load_items("all"), *(items or [])]
     scale = rows["qid"].map(NOT_ASKED | {item.qid: len(item.options) for item in known})
     option, share, n = (pd.to_numeric(rows[c], errors="coerce") for c in ("option", "share", "n"))

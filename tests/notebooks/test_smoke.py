@@ -178,7 +178,8 @@ def test_every_validity_check_is_made_and_written(smoke):
         assert 0 <= found[f"retest_n_{variant}"] <= 44
         assert found[f"cultures_accuracy_{variant}"] in (0, 0.25, 0.5, 0.75, 1)
     prompts = pd.read_csv(smoke / "tables" / "check_prompts.csv")
-    assert set(prompts["prompt"]) == {"nationality", "none", "descriptors", "persona", "native"}
+    made_up = {"persona (synthetic)", "native (synthetic)"}
+    assert set(prompts["prompt"]) == {"nationality", "none", "descriptors", *made_up}
     main = prompts[prompts["prompt"] == "nationality"].set_index("variant")
     assert (main["moved"] == 0).all()
     for variant in ("before", "after"):
@@ -220,7 +221,10 @@ def test_the_tables_of_the_study(smoke):
     assert summary["after"][0] == pytest.approx(metrics(smoke, "05")["js_distance_after"])
     seen = read_comparison(smoke / "tables")
     assert seen.country == "Germany"
-    assert seen.note == "DEU: 44 of 44 items compared. Asked as a person living in Germany."
+    assert seen.note == (
+        "DEU: 44 of 44 items compared (tier A, n 1391 to 1527). Asked as a person living in "
+        "Germany."
+    )
 
 
 def test_figures_are_redrawn_without_a_model():
