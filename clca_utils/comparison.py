@@ -189,6 +189,30 @@ def line_up(seen: Comparison) -> pd.DataFrame:
     )
 
 
+def with_lines(changes: pd.DataFrame, seen: Comparison) -> pd.DataFrame:
+    """Add what guessing evenly and the human floor come to, over the same items.
+
+    Args:
+        changes: What `uncertainty.change_table` returns, by measure or by topic.
+        seen: The comparison that it is of.
+
+    Returns:
+        The same with the columns uniform and human_floor after `after`.
+    """
+    topics = seen.main.drop_duplicates("qid").set_index("qid")["topic"]
+    lines = seen.references[seen.references["qid"].isin(topics.index)]
+    table, place = changes.copy(), list(changes).index("after")
+    for line in ("human floor", "uniform"):  # each goes right behind
+        mine = lines[lines["line"] == line]
+        if "topic" in table:
+            values = mine.groupby(mine["qid"].map(topics))["js_distance"].mean()
+        else:
+            values = mine[list(MEASURES)].mean()
+        of_row = table["topic" if "topic" in table else "measure"].map(values)
+        table.insert(place + 1, line.replace(" ", "_"), of_row)
+    return table
+
+
 def against_uniform(seen: Comparison, seed: int) -> pd.DataFrame:
     """Compare the model with guessing evenly, item by item.
 

@@ -21,6 +21,7 @@ from clca_utils.comparison import (
     metrics_of,
     places,
     read_comparison,
+    with_lines,
     write_comparison,
 )
 from clca_utils.cultural_map import FEATURES
@@ -31,7 +32,7 @@ from clca_utils.measures import MEASURES
 from clca_utils.references import LINES, line_summary
 from clca_utils.shares import READINGS
 from clca_utils.survey import LOW_TRUST, Survey, country_shares, load_marginals
-from clca_utils.uncertainty import crossed_interval, interval, paired_change
+from clca_utils.uncertainty import change_table, crossed_interval, interval, paired_change
 
 ITEMS = load_items()
 BY_QID = {item.qid: item for item in load_items("all")}
@@ -239,6 +240,22 @@ def test_the_line_up_stands_on_its_two_ends(german):
     js = table["js_distance"]
     ends = js["uniform"] - js["human floor"]
     assert table["score"].tolist() == pytest.approx(((js["uniform"] - js) / ends).tolist())
+
+
+@pytest.mark.parametrize("by", ["measure", "topic"])
+def test_changes_stand_beside_the_lines_of_the_same_items(german, by):
+    table = with_lines(change_table(german.items, by, seed=1), german)
+    assert list(table.columns[:6]) == [by, "items", "before", "after", "uniform", "human_floor"]
+    topics = {item.qid: item.topic for item in ITEMS}
+    for row in table.to_dict("records"):
+        for line, column in (("uniform", "uniform"), ("human floor", "human_floor")):
+            mine = german.references[german.references["line"] == line]
+            if by == "topic":
+                mine = mine[[topics[qid] == row["topic"] for qid in mine["qid"]]]
+            expected = float(np.mean(mine[row.get("measure", "js_distance")]))
+            assert row[column] == pytest.approx(expected)
+        # a model that always says 1 lies, averaged over rotations, on the uniform line
+        assert row["after"] == pytest.approx(row["uniform"])
 
 
 def test_guessing_evenly_is_told_from_knowing_the_people():
