@@ -1,12 +1,11 @@
 """Stage 01: neutral scenarios become scenes of one culture.
 
 Slots are filled from the culture's lexicon, its Faker locale (names) and Babel (money, dates,
-times). A chat model may then rewrite the setting; what it returns is checked, and a scenario that
-fails is dropped with its reason, never patched.
+times). The same seed fills them alike on every machine. A chat model may rewrite the scenes after
+that (`rewriting`), and both ways are checked alike (`scenario_checks`).
 """
 
 import datetime
-import json
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -17,9 +16,8 @@ from babel.dates import format_skeleton, format_time
 from babel.numbers import format_currency, get_currency_symbol
 from faker import Faker
 
-from clca_utils.chat_model import ChatModel, Conversation, assistant, system, user
 from clca_utils.culture import Culture, load_culture
-from clca_utils.files import StudyError, read_records, seed_of, shown
+from clca_utils.files import StudyError, read_records, shown
 from clca_utils.scenario import Change, Persona, Role, Scenario, SeedScenario
 
 SLOT = re.compile(r"\{(\w+)(?::([^{}]+))?\}")
@@ -65,8 +63,19 @@ def person_name(faker: Faker, culture: Culture) -> tuple[str, str]:
             [faker.first_name_female, faker.first_name_male]
         )()
         family = faker.last_name()
+    given, family = " ".join(given.split()), " ".join(family.split())  # "Alta  Gracia" in es_MX
     name = f"{given} {family}" if culture.name_order == "given-first" else f"{family} {given}"
     return name, given if culture.address == "given" else family
+
+
+def possible_names(culture: Culture) -> set[str]:
+    """Return the given and family names that `person_name` draws from."""
+    if culture.names is not None:
+        return {*culture.names.given, *culture.names.family}
+    providers = Faker(culture.locale).factories[0].get_providers()
+    names = next(one for one in providers if one.__provider__ == "faker.providers.person")
+    latin = "romanized_" if hasattr(names, "first_romanized_names") else ""
+    return {*getattr(names, f"first_{latin}names"), *getattr(names, f"last_{latin}names")}
 
 
 def plain_spaces(text: str) -> str:
@@ -77,8 +86,8 @@ def plain_spaces(text: str) -> str:
 def local_money(dollars: float, culture: Culture) -> str:
     """Write a price in local money, rounded to two significant digits as prices are spoken.
 
-    In the local form, but with the symbol by which English readers know the currency: a bare "$"
-    would be read as US dollars.
+    In the local form, but with the symbol by which English readers know the currency, if they know
+    one: a bare "$" would be read as US dollars, while "TRY" is less of a price than "₺".
     """
     amount = float(f"{dollars * culture.units_per_dollar:.2g}")
     pattern = Locale.parse(culture.locale).currency_formats["standard"].pattern
@@ -90,7 +99,7 @@ def local_money(dollars: float, culture: Culture) -> str:
         currency_digits=not amount.is_integer(),
     )
     local, known = (get_currency_symbol(culture.currency, x) for x in (culture.locale, "en"))
-    return plain_spaces(written).replace(local, known)
+    return plain_spaces(written).replace(local, local if known == culture.currency else known)
 
 
 def local_date(month_day: str, culture: Culture) -> str:
@@ -177,6 +186,8 @@ def adapt(seed: SeedScenario, culture: Culture, fill: Fill, rewriter: str) -> Sc
         country=culture.country if is_local else NEUTRAL_COUNTRY,
         domain=seed.domain,
         relation=seed.relation,
+        power=seed.power,
+        split=seed.split,
         setting=fill_slots(seed.setting, noted),
         person1=persona(seed.person1, 1),
         person2=persona(seed.person2, 2),
@@ -231,70 +242,3 @@ def load_scenarios(run: Path, culture: str) -> list[Scenario]:
             "run_dir of its own."
         )
     return scenarios
-
-
-def rewrite_prompt(scenario: Scenario, complaint: str = "") -> Conversation:
-    """Ask a chat model to make a setting feel at home in its culture, as JSON."""
-    request = (
-        f"Rewrite this setting so that it could be an ordinary day in {scenario.country}. Change "
-        "only what would be out of place there, and add no sights, costumes or national symbols. "
-        "Keep both names, who they are to each other and what has just happened. Write 30 to 80 "
-        f"words of plain English.\n\nSetting: {scenario.setting}\n"
-        f"Customs many people there know: {' '.join(scenario.customs)}\n\n"
-        'Answer with JSON only: {"setting": "..."}'
-    )
-    if complaint:
-        request += f"\nYour last answer was refused: {complaint}. Mend that."
-    return [system("You adapt social scenes with care and without stereotypes."), user(request)]
-
-
-def rewrite_problem(reply: str, scenario: Scenario) -> str:
-    """Say what is wrong with a rewritten setting, or nothing."""
-    try:
-        setting = json.loads(reply)["setting"]
-    except (ValueError, TypeError, KeyError):
-        return "it is not JSON with the one key 'setting'"
-    if not isinstance(setting, str) or not 20 <= len(setting.split()) <= 120:
-        return "the setting is not 20 to 120 words of text"
-    missing = [p.name for p in scenario.people if p.name not in setting]
-    return f"the name {missing[0]} is missing" if missing else ""
-
-
-def rewrite_settings(
-    scenarios: Sequence[Scenario], model: ChatModel, seed: int, attempts: int = 3
-) -> tuple[list[Scenario], dict[str, str]]:
-    """Let a chat model rewrite the settings; a refused answer is asked for again with the reason.
-
-    Args:
-        scenarios: Scenarios filled from the lexicon.
-        model: The rewriter.
-        seed: Of its sampling.
-        attempts: Answers asked for in all before a scenario is dropped.
-
-    Returns:
-        The rewritten scenarios, and per dropped scenario's id the reason of its last refusal.
-    """
-    rewritten: dict[str, Scenario] = {}
-    refused = {scenario.id: "" for scenario in scenarios}
-    for attempt in range(attempts):
-        asked = [scenario for scenario in scenarios if scenario.id in refused]
-        replies = model.generate(
-            [[*rewrite_prompt(s, refused[s.id]), assistant("{")] for s in asked],
-            max_new_tokens=200,
-            seeds=[seed_of(seed, scenario.id, attempt) for scenario in asked],
-            temperature=0.7 if attempt else 0.0,
-            stop="}",
-        )
-        for scenario, reply in zip(asked, replies, strict=True):
-            answer = "{" + reply + "}"
-            problem = rewrite_problem(answer, scenario)
-            if problem:
-                refused[scenario.id] = problem
-                continue
-            del refused[scenario.id]
-            setting = json.loads(answer)["setting"]
-            change = Change(slot="setting", adapted=setting)
-            rewritten[scenario.id] = scenario.model_copy(
-                update={"setting": setting, "changes": [*scenario.changes, change]}
-            )
-    return [rewritten[s.id] for s in scenarios if s.id in rewritten], refused

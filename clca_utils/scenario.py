@@ -3,10 +3,14 @@
 import random
 from collections.abc import Sequence
 from itertools import zip_longest
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from clca_utils.files import DATA, StudyError, read_records
+
+Power = Literal["equal", "person1", "person2"]
+Split = Literal["learn", "held-out"]
 
 
 class Role(BaseModel):
@@ -26,6 +30,8 @@ class SeedScenario(BaseModel):
     id: str
     domain: str
     relation: str
+    power: Power = Field(description="who of the two is above by rank, age or office")
+    split: Split = Field(description="held-out scenes are for evaluation: nothing learns from them")
     setting: str
     person1: Role
     person2: Role
@@ -55,6 +61,8 @@ class Scenario(BaseModel):
     country: str
     domain: str
     relation: str
+    power: Power
+    split: Split
     setting: str
     person1: Persona
     person2: Persona
@@ -70,9 +78,10 @@ class Scenario(BaseModel):
         return self.person1, self.person2
 
 
-def load_seeds() -> list[SeedScenario]:
-    """Return the neutral seed scenarios that ship with the study."""
-    return read_records(DATA / "seed_scenarios.jsonl", SeedScenario)
+def load_seeds(split: Split | Literal["all"] = "all") -> list[SeedScenario]:
+    """Return the neutral seed scenarios that ship with the study, or those of one split."""
+    seeds = read_records(DATA / "seed_scenarios.jsonl", SeedScenario)
+    return [seed for seed in seeds if split in ("all", seed.split)]
 
 
 def draw_seeds(seeds: Sequence[SeedScenario], count: int, seed: int) -> list[SeedScenario]:

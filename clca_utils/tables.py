@@ -1,6 +1,8 @@
 """Artefacts as plain frames, one row per thing, for the notebooks' tables and figures."""
 
+import html
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 from typing import get_args
 
 import pandas as pd
@@ -26,12 +28,12 @@ def slot_table(scenarios: Sequence[Scenario]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["scenario", "slot", "text", "adapted"])
 
 
-def side_by_side(neutral: Scenario, adapted: Scenario) -> pd.DataFrame:
+def side_by_side(neutral: Scenario, *adapted: Scenario) -> pd.DataFrame:
     """Return the same scenario before and after adaptation, part by part.
 
     Returns:
         Index: setting, and each person's name, background, occupation, goal and secret; then what
-        many people do there. Columns: "neutral" and the culture's name.
+        many people do there. Columns: "neutral" and the cultures' names.
     """
 
     def parts(scenario: Scenario) -> dict[str, str]:
@@ -42,7 +44,29 @@ def side_by_side(neutral: Scenario, adapted: Scenario) -> pd.DataFrame:
         }
         return {"setting": scenario.setting} | people | {"customs": " ".join(scenario.customs)}
 
-    return pd.DataFrame({"neutral": parts(neutral), adapted.culture: parts(adapted)})
+    return pd.DataFrame({"neutral": parts(neutral)} | {one.culture: parts(one) for one in adapted})
+
+
+def marked(table: pd.DataFrame) -> pd.DataFrame:
+    """Return texts as HTML in which every column but the first marks the words it changed.
+
+    A text that the first column lacks altogether is left without marks.
+    """
+
+    def marks(before: str, text: str) -> str:
+        old, new = before.split(), text.split()
+        pieces = [
+            (tag, html.escape(" ".join(new[start:end])))
+            for tag, _, _, start, end in SequenceMatcher(None, old, new, False).get_opcodes()
+            if start < end
+        ]
+        return " ".join(
+            f"<mark>{piece}</mark>" if old and tag != "equal" else piece for tag, piece in pieces
+        )
+
+    first = table.iloc[:, 0]
+    columns = {name: [*map(marks, first, column)] for name, column in table.items()}
+    return pd.DataFrame(columns, index=table.index)
 
 
 def turn_table(dialogues: Sequence[Dialogue]) -> pd.DataFrame:

@@ -27,7 +27,8 @@ def scenario():
     )  # fmt: skip
     return Scenario(
         id="german-loan", seed_id="loan", culture="german", country="Germany", domain="home",
-        relation="neighbours", setting="Two neighbours meet on the stairs.",
+        relation="neighbours", power="equal", split="learn",
+        setting="Two neighbours meet on the stairs.",
         person1=ana, person2=ben, descriptors=["Many people in Germany like plans."],
         customs=["Many people there ring before they call."], items=["Q18"], rewriter="lexicon",
         changes=[Change(slot="city", adapted="Kassel"), Change(slot="dish:1", adapted="soup")],
@@ -48,7 +49,7 @@ def dialogue():
     ]
     return Dialogue(
         id="german-loan-0", scenario_id="german-loan", culture="german", sample=0, seed=1,
-        simulator="scripted", turns=turns, ended="leave",
+        simulators=("scripted", "scripted"), turns=turns, ended="leave",
     )  # fmt: skip
 
 

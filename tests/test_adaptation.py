@@ -1,6 +1,5 @@
-"""Adaptation: every slot is filled from one culture, and a rewriter's answer is checked."""
+"""Adaptation: every slot is filled from one culture, and the same seed fills them alike."""
 
-import json
 import re
 import unicodedata
 
@@ -19,16 +18,14 @@ from clca_utils.adaptation import (
     local_money,
     local_time,
     person_name,
-    rewrite_problem,
-    rewrite_settings,
+    possible_names,
 )
-from clca_utils.chat_model import ScriptedModel
-from clca_utils.culture import Names, load_culture
+from clca_utils.culture import FOLDER, Names, load_culture
 from clca_utils.files import StudyError, write_records
 from clca_utils.scenario import load_seeds
 
 SEEDS = load_seeds()
-CULTURES = {n: load_culture(n) for n in ("british", "chinese", "german", "japanese", "mexican")}
+CULTURES = {file.stem: load_culture(file.stem) for file in sorted(FOLDER.glob("*.yaml"))}
 SCENES = {name: adapt_all(SEEDS, culture, seed=1) for name, culture in CULTURES.items()}
 PLAIN = adapt_all(SEEDS, CULTURES["german"], seed=1, rewriter="none")
 
@@ -95,9 +92,38 @@ def test_names_are_latin_and_hold_their_short_form(name):
     faker.seed_instance(1)
     drawn = [person_name(faker, CULTURES[name]) for _ in range(200)]
     assert all(is_latin(full) for full, _ in drawn)
-    side = str.endswith if name == "chinese" else str.startswith
+    side = str.endswith if name in ("chinese", "korean") else str.startswith
     assert all(side(full, short) and full != short for full, short in drawn)
     assert len(set(drawn)) > 150
+    assert not [full for full, _ in drawn if "  " in full]
+
+
+@each_culture
+def test_a_drawn_name_is_one_of_the_possible_names(name):
+    known = {" ".join(one.split()) for one in possible_names(CULTURES[name])}
+    faker = Faker(CULTURES[name].locale)
+    faker.seed_instance(2)
+    for _ in range(200):
+        full, short = person_name(faker, CULTURES[name])
+        assert short in known
+        is_first = full.startswith(f"{short} ")
+        rest = full.removeprefix(f"{short} ") if is_first else full.removesuffix(f" {short}")
+        assert rest in known
+
+
+def test_a_locale_without_names_of_its_own_has_those_that_faker_gives_it():
+    australian = CULTURES["american"].model_copy(update={"locale": "en_AU"})
+    assert possible_names(australian) == possible_names(CULTURES["american"])
+
+
+def test_spaces_in_a_name_are_single():
+    names = Names(given=["Alta  Gracia", " Ana"], family=["de  la Cruz", "Paz "])
+    mexican = CULTURES["mexican"].model_copy(update={"names": names})
+    people = [p for scene in adapt_all(SEEDS[:20], mexican, seed=1) for p in scene.people]
+    assert {p.name for p in people} == {
+        f"{given} {family}" for given in ("Alta Gracia", "Ana") for family in ("de la Cruz", "Paz")
+    }
+    assert {p.address for p in people} == {"Alta Gracia", "Ana"}
 
 
 def test_a_second_person_of_the_same_short_name_is_drawn_again(monkeypatch):
@@ -107,7 +133,10 @@ def test_a_second_person_of_the_same_short_name_is_drawn_again(monkeypatch):
     assert [person.name for person in scene.people] == ["Eva Voss", "Jan Voss"]
 
 
-def test_the_honorific_follows_the_family_name_in_japan():
+def test_the_honorific_follows_the_name_that_is_called():
+    for scene in SCENES["korean"]:
+        for person in scene.people:
+            assert person.address == f"{person.name.split()[1]}-ssi"
     for scene in SCENES["japanese"]:
         for person in scene.people:
             family = person.name.split()[0]
@@ -124,6 +153,11 @@ def test_the_honorific_follows_the_family_name_in_japan():
         ("british", r"£700", "21/09", "19:15"),
         ("mexican", r"MX\$16,000", "21/9", r"7:15 p\.m\."),
         ("chinese", r"CN¥6,500", "9/21", "19:15"),
+        ("american", r"\$900", "9/21", "7:15 PM"),
+        ("brazilian", r"R\$ 4\.900", "21/09", "19:15"),
+        ("indian", r"₹75,000", "21/9", "7:15 pm"),
+        ("korean", r"₩1,200,000", "9. 21.", "PM 7:15"),
+        ("turkish", r"₺30\.000", "21/9", "19:15"),
     ],
 )
 def test_money_dates_and_times_are_written_as_there(name, money, date, time):
@@ -156,20 +190,6 @@ def test_the_control_keeps_plain_numbers():
     assert changes["date:09-21"] == "09-21"
     assert changes["time:19:15"] == "19:15"
     assert changes["city"] == NEUTRAL["city"]
-
-
-@each_culture
-def test_no_city_of_another_culture_is_named(name):
-    foreign = {
-        city for other in CULTURES if other != name for city in CULTURES[other].lexicon.city
-    } - set(CULTURES[name].lexicon.city)
-    places = re.compile(rf"\b({'|'.join(map(re.escape, sorted(foreign)))})\b")
-    said = [text for scene in SCENES[name] for p in scene.people for text in (p.goal, p.secret)] + [
-        scene.setting for scene in SCENES[name]
-    ]
-    assert not [text for text in said if places.search(text)]
-    own = re.compile("|".join(map(re.escape, CULTURES[name].lexicon.city)))
-    assert any(own.search(text) for text in said)
 
 
 @given(st.text())
@@ -213,6 +233,11 @@ def test_small_prices_keep_their_cents():
     assert local_money(0.55, CULTURES["german"]) == "0,51 €"
 
 
+def test_a_currency_without_a_symbol_anywhere_has_its_code():
+    swiss = CULTURES["german"].model_copy(update={"currency": "CHF", "locale": "de_CH"})
+    assert local_money(100, swiss) == "CHF 92"
+
+
 def test_names_of_the_culture_file_come_before_fakers():
     names = Names(given=["Minji", "Seoyeon"], family=["Kim", "Park"])
     korean = CULTURES["german"].model_copy(update={"names": names, "name_order": "family-first"})
@@ -230,73 +255,3 @@ def test_each_slots_filler_is_asked_with_its_argument():
     adapt(SEEDS[0], CULTURES["german"], fill, "lexicon")
     assert ("time", "19:15") in asked
     assert ("dish", "") in asked
-
-
-SCENE, OTHER = SCENES["german"][:2]
-
-
-def long_setting(scene, words=30):
-    names = " and ".join(person.name for person in scene.people)
-    return f"{names} meet {'again ' * (words - len(names.split()) - 1)}".strip()
-
-
-def reply(scene, words=30):
-    """Return a good answer as a model writes it between the prefilled and the stopping brace."""
-    return f'"setting": {json.dumps(long_setting(scene, words))}'
-
-
-NOT_JSON = "it is not JSON with the one key 'setting'"
-NOT_TEXT = "the setting is not 20 to 120 words of text"
-
-
-@pytest.mark.parametrize(
-    ("answer", "problem"),
-    [
-        ("Certainly! Here it is.", NOT_JSON),
-        ('["setting"]', NOT_JSON),
-        ('{"scene": "x"}', NOT_JSON),
-        ('{"setting": 3}', NOT_TEXT),
-        ("{" + reply(SCENE, 19) + "}", NOT_TEXT),
-        ("{" + reply(SCENE, 20) + "}", ""),
-        ("{" + reply(SCENE, 120) + "}", ""),
-        ("{" + reply(SCENE, 121) + "}", NOT_TEXT),
-        ("{" + reply(OTHER) + "}", f"the name {SCENE.person1.name} is missing"),
-    ],
-)
-def test_a_rewritten_settings_problem_is_said(answer, problem):
-    assert rewrite_problem(answer, SCENE) == problem
-
-
-def test_an_accepted_setting_replaces_the_old_one_and_nothing_else():
-    model = ScriptedModel([reply(SCENE), reply(OTHER)])
-    rewritten, refused = rewrite_settings([SCENE, OTHER], model, seed=1)
-    assert refused == {}
-    assert [one.setting for one in rewritten] == [long_setting(SCENE), long_setting(OTHER)]
-    kept = rewritten[0].model_copy(update={"setting": SCENE.setting, "changes": SCENE.changes})
-    assert kept == SCENE
-    change = rewritten[0].changes[-1]
-    assert (change.slot, change.adapted) == ("setting", long_setting(SCENE))
-    request, start = model.seen[0][1:]
-    assert SCENE.setting in request["content"]
-    assert SCENE.customs[0] in request["content"]
-    assert "refused" not in request["content"]
-    assert start == {"role": "assistant", "content": "{"}
-
-
-def test_a_refused_setting_is_asked_for_again_with_the_reason():
-    model = ScriptedModel(['"setting": "short"', reply(OTHER), reply(SCENE)])
-    rewritten, refused = rewrite_settings([SCENE, OTHER], model, seed=1)
-    assert refused == {}
-    assert [one.id for one in rewritten] == [SCENE.id, OTHER.id]
-    assert len(model.seen) == 3
-    again = model.seen[2][1]["content"]
-    assert SCENE.setting in again
-    assert f"refused: {NOT_TEXT}." in again
-
-
-def test_a_scene_refused_every_time_is_dropped_with_its_last_reason():
-    model = ScriptedModel(["no", reply(OTHER), '"setting": "short"'])
-    rewritten, refused = rewrite_settings([SCENE, OTHER], model, seed=1, attempts=2)
-    assert [one.id for one in rewritten] == [OTHER.id]
-    assert refused == {SCENE.id: NOT_TEXT}
-    assert model.replies == []

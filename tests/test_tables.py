@@ -1,6 +1,11 @@
 """Tables: a row for each thing, the columns that their descriptions promise."""
 
+import html
+
+import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from clca_utils.adaptation import adapt_all
 from clca_utils.culture import load_culture
@@ -8,7 +13,14 @@ from clca_utils.dialogue import Dialogue, Turn
 from clca_utils.intent import Intent
 from clca_utils.judging import Judgement, Verdict
 from clca_utils.scenario import load_seeds
-from clca_utils.tables import intent_table, judgement_table, side_by_side, slot_table, turn_table
+from clca_utils.tables import (
+    intent_table,
+    judgement_table,
+    marked,
+    side_by_side,
+    slot_table,
+    turn_table,
+)
 
 GERMAN = load_culture("german")
 SCENES = adapt_all(load_seeds(), GERMAN, seed=1)
@@ -41,11 +53,36 @@ def test_a_scenario_before_and_after():
     assert table.loc["customs"].tolist() == ["", " ".join(scene.customs)]
 
 
+def test_a_scenario_in_two_cultures_side_by_side():
+    korean = adapt_all(load_seeds()[:1], load_culture("korean"), seed=1)[0]
+    table = side_by_side(PLAIN[0], SCENES[0], korean)
+    assert list(table.columns) == ["neutral", "German", "Korean"]
+    assert table["Korean"].tolist() == side_by_side(PLAIN[0], korean)["Korean"].tolist()
+
+
+def test_what_changed_is_marked_and_nothing_else():
+    table = pd.DataFrame(
+        {"neutral": ["A has a <meal> now.", ""], "there": ["Jo has a <pie>.", "x"]}
+    )
+    assert marked(table).to_dict("list") == {
+        "neutral": ["A has a &lt;meal&gt; now.", ""],
+        "there": ["<mark>Jo</mark> has a <mark>&lt;pie&gt;.</mark>", "x"],
+    }
+
+
+@given(st.text(st.sampled_from("ab <&\n")), st.text(st.sampled_from("ab <&\n")))
+def test_marks_leave_the_words_as_they_are(before, text):
+    shown = marked(pd.DataFrame({"neutral": [before], "there": [text]}))["there"][0]
+    bare = shown.replace("<mark>", "").replace("</mark>", "")
+    assert html.unescape(bare).split() == text.split()
+    assert ("<mark>" in shown) <= (before.split() != text.split())
+
+
 TURNS = [
     Turn(index=0, speaker="A", action="speak", text="Do come in.", forced=0.5, format_mass=0.1),
     Turn(index=1, speaker="B", action="leave", text="", forced=1, format_mass=None),
 ]
-TALK = Dialogue(id="t", scenario_id="s", culture="German", sample=0, seed=1, simulator="m",
+TALK = Dialogue(id="t", scenario_id="s", culture="German", sample=0, seed=1, simulators=("m", "m"),
                 turns=TURNS, ended="leave")  # fmt: skip
 ABOUT = ["dialogue", "turn", "speaker"]
 
