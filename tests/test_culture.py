@@ -1,6 +1,7 @@
 """Cultures: what ships speaks of many and never of all, and a slip in a file is named."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,10 @@ from clca_utils.culture import FOLDER, PHRASES, Hofstede, InglehartWelzel, load_
 from clca_utils.files import DATA, StudyError, read_yaml
 from clca_utils.scenario import load_seeds
 
-SHIPPED = ["british", "chinese", "german", "japanese", "mexican"]
+SHIPPED = [
+    *("american", "brazilian", "british", "chinese", "german"),
+    *("indian", "japanese", "korean", "mexican", "turkish"),
+]
 ITALIAN = Path(__file__).parent / "data" / "italian.yaml"
 CULTURES = {name: load_culture(name) for name in [*SHIPPED, str(ITALIAN)]}
 GERMAN = CULTURES["german"]
@@ -23,9 +27,10 @@ DOMAINS = {seed.domain for seed in load_seeds()}
 each_culture = pytest.mark.parametrize("culture", CULTURES.values(), ids=lambda c: c.name)
 
 
-def test_the_five_cultures_of_the_study_ship():
+def test_the_ten_cultures_of_the_study_ship():
     assert sorted(file.stem for file in FOLDER.glob("*.yaml")) == SHIPPED
-    assert {CULTURES[name].iso3 for name in SHIPPED} == {"GBR", "CHN", "DEU", "JPN", "MEX"}
+    codes = "USA BRA GBR CHN DEU IND JPN KOR MEX TUR"
+    assert [CULTURES[name].iso3 for name in SHIPPED] == codes.split()
 
 
 @each_culture
@@ -33,6 +38,12 @@ def test_hofstede_scores_are_those_of_the_shipped_table(culture):
     row = pd.read_csv(DATA / "hofstede_2015.csv").set_index("iso3").loc[culture.iso3]
     scores = row.drop("country").astype(object)
     assert dict(culture.hofstede) == scores.where(scores.notna(), None).to_dict()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_customs_cover_every_domain_twice(name):
+    domains = Counter(custom.domain for custom in CULTURES[name].customs)
+    assert domains == dict.fromkeys(DOMAINS, 2)
 
 
 @each_culture
@@ -110,7 +121,8 @@ def test_a_culture_that_does_not_ship_adapts_every_seed():
     scenes = adapt_all(load_seeds(), italian, seed=1)
     assert len(scenes) == len(load_seeds())
     assert {scene.country for scene in scenes} == {"Italy"}
-    assert all(scene.customs and scene.descriptors for scene in scenes)
+    assert all(scene.customs == italian.customs_of(scene.domain) for scene in scenes)
+    assert all(scene.descriptors == italian.descriptors() != [] for scene in scenes)
 
 
 def test_a_custom_in_no_domain_of_life_is_told(tmp_path):
@@ -175,7 +187,7 @@ def test_an_empty_score_is_read_as_not_measured(tmp_path):
     [
         ("japanes", "no culture 'japanes' in params/cultures; did you mean 'japanese'?"),
         ("German", "did you mean 'german'?"),
-        ("xyz", "known are british, chinese, german, japanese, mexican."),
+        ("xyz", f"known are {', '.join(SHIPPED)}."),
         ("params/cultures/germn.yaml", "The culture file params/cultures/germn.yaml does not"),
     ],
 )
