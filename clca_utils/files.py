@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -214,6 +214,66 @@ def seed_of(*parts: object) -> int:
 Item = TypeVar("Item")
 
 
+def ledger_lines(ledger: Path, key: str) -> list[str]:
+    """Return the finished lines of a ledger, which is begun anew if its key is another.
+
+    A line that a kill cut short is dropped, and so is all that another version of this package
+    computed.
+    """
+    # a kill may have cut a character in two: it is in the line to be dropped
+    text = ledger.read_text(encoding="utf-8", errors="replace") if ledger.is_file() else ""
+    lines = text.split("\n")[:-1]
+    if not lines or lines[0] != key:
+        lines = [key]
+    write_text(ledger, "".join(f"{line}\n" for line in lines))
+    return lines[1:]
+
+
+def add_line(ledger: Path, value: object) -> None:
+    """Write a value as one more line of a ledger; on return it is on the disk."""
+    with ledger.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(value, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def as_finished(
+    items: Sequence[Item],
+    work: Callable[[Sequence[Item]], Iterator[tuple[int, Record]]],
+    *,
+    schema: type[Record],
+    ledger: Path,
+    key: str,
+    what: str,
+) -> list[Record]:
+    """Do `work` on many items at once; each that is finished survives a kill.
+
+    For work whose result for an item does not depend on the others. The caller deletes the ledger
+    once the stage's artefact is written.
+
+    Args:
+        items: What to work on, in a fixed order.
+        work: Yields each item's place and record once that is finished, in any order.
+        schema: The pydantic model of a record.
+        ledger: Where finished records are kept meanwhile, one a line.
+        key: Fingerprint of all that shapes the result; a ledger of another key is discarded.
+        what: Name of the items, for the progress bar.
+
+    Returns:
+        The records of all items, in their order.
+    """
+    key = fingerprint(key, len(items), *package_files())
+    rows = (json.loads(line) for line in ledger_lines(ledger, key))
+    done = {place: schema.model_validate(row) for place, row in rows}
+    left = [place for place in range(len(items)) if place not in done]
+    with tqdm(total=len(items), initial=len(done), desc=what, mininterval=1.0) as progress:
+        for number, record in work([items[place] for place in left]):
+            add_line(ledger, [left[number], record.model_dump(mode="json")])
+            done[left[number]] = record
+            progress.update()
+    return [done[place] for place in range(len(items))]
+
+
 def in_batches(
     items: Sequence[Item],
     work: Callable[[Sequence[Item]], list[Record]],
@@ -227,9 +287,8 @@ def in_batches(
     """Do `work` batch by batch; a batch once done survives a kill.
 
     Batches are cut by position, so a resumed run computes the same batches, hence the same
-    numbers, as an uninterrupted one. Each finished batch is one line of `ledger`; a line that a
-    kill cut short is dropped, and so is all that another version of this package computed. The
-    caller deletes the ledger once the stage's artefact is written.
+    numbers, as an uninterrupted one. Each finished batch is one line of `ledger`. The caller
+    deletes the ledger once the stage's artefact is written.
 
     Args:
         items: What to work on, in a fixed order.
@@ -244,14 +303,7 @@ def in_batches(
         The records of all batches, in order.
     """
     key = fingerprint(key, batch_size, len(items), *package_files())
-    # a kill may have cut a character in two: it is in the line to be dropped
-    text = ledger.read_text(encoding="utf-8", errors="replace") if ledger.is_file() else ""
-    lines = text.split("\n")[:-1]
-    if not lines or lines[0] != key:
-        write_text(ledger, f"{key}\n")
-        lines = [key]
-    done = lines[1:]
-    write_text(ledger, "".join(f"{line}\n" for line in lines))
+    done = ledger_lines(ledger, key)
     records: list[Record] = []
     with tqdm(total=len(items), desc=what, mininterval=1.0) as progress:
         for number, start in enumerate(range(0, len(items), batch_size)):
@@ -260,11 +312,7 @@ def in_batches(
                 results = [schema.model_validate(row) for row in json.loads(done[number])]
             else:
                 results = work(batch)
-                rows = json.dumps([r.model_dump(mode="json") for r in results], ensure_ascii=False)
-                with ledger.open("a", encoding="utf-8") as file:
-                    file.write(rows + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
+                add_line(ledger, [result.model_dump(mode="json") for result in results])
             records.extend(results)
             progress.update(len(batch))
     return records

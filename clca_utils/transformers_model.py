@@ -18,14 +18,12 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     Cache,
-    LogitsProcessor,
-    LogitsProcessorList,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    TopPLogitsWarper,
 )
 
 from clca_utils.chat_model import Conversation, Message, assistant, system, user
+from clca_utils.decoding import Draw, Memory, Rows, batches, remember, reply
 from clca_utils.files import StudyError
 from clca_utils.params import model_source
 from clca_utils.prefix_tree import Pack, Tokens, packed, read_last, shared_start
@@ -104,15 +102,20 @@ def load_weights(source: str | Path, exact: bool = False) -> PreTrainedModel:
 
 
 def load_model(
-    name: str, adapter: Path | None = None, batch_size: int = 32, exact: bool = False
+    name: str,
+    adapter: Path | None = None,
+    batch_size: int = 32,
+    exact: bool = False,
+    memory: int = 0,
 ) -> "TransformersModel":
     """Load a chat model by the name of its file in `params/models`, a local folder or a hub id.
 
     Args:
         name: The model.
         adapter: Folder of a LoRA adapter to apply.
-        batch_size: Prompts per forward pass when weighing options.
+        batch_size: Rows per forward pass.
         exact: See `load_weights`.
+        memory: See `TransformersModel`.
     """
     source = model_source(name)
     tokenizer = load_tokenizer(source)
@@ -122,7 +125,7 @@ def load_model(
 
         with unwarned():
             weights = PeftModel.from_pretrained(weights, str(adapter)).merge_and_unload()
-    return TransformersModel(name, weights, tokenizer, batch_size)
+    return TransformersModel(name, weights, tokenizer, batch_size, memory)
 
 
 @lru_cache
@@ -178,30 +181,6 @@ def render(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> st
     return apply_template(tokenizer, conversation, reply_next=True)
 
 
-class SeededSampling(LogitsProcessor):  # type: ignore[misc]
-    """Samples by the Gumbel-max trick, each row from its own random numbers.
-
-    The likeliest token after adding Gumbel noise is a sample from the softmax (Gumbel 1954;
-    Maddison et al. 2014, arXiv 1411.0030), so greedy search over these scores samples, and a row's
-    reply depends on its seed, not on its neighbours in the batch.
-    """
-
-    def __init__(self, seeds: Sequence[int], temperature: float, top_p: float) -> None:
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        self.temperature = temperature
-        self.nucleus = TopPLogitsWarper(top_p) if top_p < 1 else None
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return the scores, sharpened, cut to the nucleus and with noise added."""
-        scores = scores.float() / self.temperature
-        if self.nucleus is not None:
-            scores = self.nucleus(input_ids, scores)
-        noise = torch.stack(
-            [torch.rand(scores.shape[1], generator=generator) for generator in self.generators]
-        )
-        return scores - torch.log(-torch.log(noise.clamp_min(1e-20))).to(scores.device)
-
-
 class TransformersModel:
     """A causal language model and its tokenizer, as a chat model.
 
@@ -209,7 +188,9 @@ class TransformersModel:
         name: How the model is called in results.
         weights: The transformers model.
         tokenizer: Its tokenizer, with a chat template.
-        batch_size: Prompts per forward pass when weighing options.
+        batch_size: Rows per forward pass.
+        memory: How many tokens of prompts to remember between calls, so that a longer prompt goes
+            on where an earlier one ended; 0: none.
     """
 
     def __init__(
@@ -218,11 +199,13 @@ class TransformersModel:
         weights: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         batch_size: int = 32,
+        memory: int = 0,
     ) -> None:
         self.name = name
         self.weights = weights.eval()
         self.tokenizer = tokenizer
         self.batch_size = batch_size
+        self.memory = Memory(memory)
 
     @cached_property
     def _token_texts(self) -> list[str]:
@@ -249,31 +232,27 @@ class TransformersModel:
         no_repeat: int = 0,
         min_new_tokens: int = 3,
     ) -> list[str]:
-        """Reply to each conversation in one batch; see `ChatModel.generate`."""
+        """Reply to each conversation; see `ChatModel.generate`."""
         if not conversations:
             return []
-        batch = self.tokenizer(
-            [render(self.tokenizer, conversation) for conversation in conversations],
-            add_special_tokens=False,
-            padding=True,
-            padding_side="left",
-            return_tensors="pt",
-        ).to(self.weights.device)
-        sampling = [SeededSampling(seeds, temperature, top_p)] if temperature > 0 else []
-        output = self.weights.generate(
-            **batch,
+        texts = [render(self.tokenizer, conversation) for conversation in conversations]
+        prompts = list(map(tuple, self.tokenizer(texts, add_special_tokens=False)["input_ids"]))
+        replies = reply(
+            self.weights,
+            prompts,
+            [
+                Draw(seed, temperature, top_p, no_repeat, prompt)
+                for seed, prompt in zip(seeds, prompts, strict=True)
+            ],
+            self.memory,
+            size=self.batch_size,
             max_new_tokens=max_new_tokens,
-            do_sample=False,
-            min_new_tokens=min(min_new_tokens, max_new_tokens),
-            no_repeat_ngram_size=no_repeat,
-            repetition_penalty=1.0,  # some models bring one of their own
-            logits_processor=LogitsProcessorList(sampling),
-            eos_token_id=self._ends(stop),
-            pad_token_id=self.tokenizer.pad_token_id,
+            min_new_tokens=min_new_tokens,
+            ends=self._ends(stop),
         )
-        new = output[:, batch["input_ids"].shape[1] :]
-        replies = self.tokenizer.batch_decode(new, skip_special_tokens=True)
-        return [(reply.split(stop)[0] if stop else reply).strip() for reply in replies]
+        self.memory.trim()
+        texts = self.tokenizer.batch_decode(replies, skip_special_tokens=True)
+        return [(text.split(stop)[0] if stop else text).strip() for text in texts]
 
     def option_logprobs(
         self, conversations: Sequence[Conversation], options: Sequence[Sequence[str]]
@@ -283,7 +262,8 @@ class TransformersModel:
             return []
         prompts = [render(self.tokenizer, conversation) for conversation in conversations]
         splits = self._split(prompts, options)
-        scores = self._score({pair for pairs in splits for pair in pairs})
+        score = self._score_on if self.memory.room else self._score
+        scores = score({pair for pairs in splits for pair in pairs})
         return [np.array([scores[pair] for pair in pairs]) for pairs in splits]
 
     def _split(
@@ -314,6 +294,27 @@ class TransformersModel:
                     )
             splits.append([(head, tokens[text][len(head) :]) for text in some])
         return splits
+
+    @torch.inference_mode()
+    def _score_on(
+        self, pairs: Collection[tuple[Tokens, Tokens]]
+    ) -> dict[tuple[Tokens, Tokens], float]:
+        """Return what `_score` does, going on from what is remembered of each prompt."""
+        remember(self.weights, {head for head, _ in pairs}, self.memory, self.batch_size)
+        reads: dict[Tokens, list[Tokens]] = {}
+        for head, tail in pairs:
+            reads.setdefault(head + tail[:-1], []).append(tail)
+        keep = max(len(tail) for _, tail in pairs)
+        scores: dict[tuple[Tokens, Tokens], float] = {}
+        for rows, fresh in list(batches(reads, self.memory, self.batch_size, keep)):
+            logits = Rows(self.weights, rows, self.memory, fresh).read(keep)
+            for row, found in zip(rows, torch.log_softmax(logits, -1), strict=True):
+                for tail in reads[row]:
+                    steps = found[torch.arange(keep - len(tail), keep), torch.tensor(tail)]
+                    head = row[: len(row) - len(tail) + 1]
+                    scores[head, tail] = float(steps.double().sum())
+        self.memory.trim()
+        return scores
 
     @torch.inference_mode()
     def _score(

@@ -12,7 +12,7 @@ from clca_utils.chat_model import ScriptedModel
 from clca_utils.culture import load_culture
 from clca_utils.dialogue import (
     ACTIONS,
-    STAGE_DIRECTIONS,
+    OPENINGS,
     Dialogue,
     Sampling,
     Turn,
@@ -107,11 +107,11 @@ def test_a_speaker_calls_the_other_by_their_address():
 @pytest.mark.parametrize(
     ("action", "text", "line", "reply"),
     [
-        ("none", "", f"{ANA} says nothing.", "ACTION: none\nOUTPUT:"),
+        ("none", "", f"{ANA} stays silent.", "ACTION: none\nOUTPUT:"),
         ("non-verbal", "nods", f"{ANA} (nods)", "ACTION: non-verbal\nOUTPUT: nods"),
         ("speak", "Hi.", f"{ANA}: Hi.", "ACTION: speak\nOUTPUT: Hi."),
         ("leave", "", f"{ANA} leaves.", "ACTION: leave\nOUTPUT:"),
-        ("leave", "Bye.", f"{ANA}: Bye. (leaves)", "ACTION: leave\nOUTPUT: Bye."),
+        ("leave", "Bye.", f"{ANA} leaves: Bye.", "ACTION: leave\nOUTPUT: Bye."),
     ],
 )
 def test_a_turn_is_told_as_a_line_and_as_a_reply(action, text, line, reply):
@@ -122,12 +122,12 @@ def test_a_turn_is_told_as_a_line_and_as_a_reply(action, text, line, reply):
 @pytest.mark.parametrize("action", ACTIONS)
 def test_a_line_begins_as_its_action_was_weighed(action):
     line = told(turn(0, action, "" if action == "leave" else "x"))
-    assert line.startswith(ANA + STAGE_DIRECTIONS[action])
+    assert line.startswith(ANA + OPENINGS[action])
 
 
 def test_a_transcript_may_stop_before_a_turn():
     turns = [turn(0, text="Hi."), turn(1, "non-verbal", "nods"), turn(2, "leave", "")]
-    one = Dialogue(id="d", scenario_id="s", culture="c", sample=0, seed=1, simulator="m",
+    one = Dialogue(id="d", scenario_id="s", culture="c", sample=0, seed=1, simulators=("m", "m"),
                    turns=turns, ended="leave")  # fmt: skip
     assert one.transcript() == f"{ANA}: Hi.\n{BEN} (nods)\n{ANA} leaves."
     assert one.transcript(2) == f"{ANA}: Hi.\n{BEN} (nods)"
@@ -242,11 +242,12 @@ def leaning(action):
     return np.log([0.9 if known == action else 1e-12 for known in ACTIONS])
 
 
-def play(model, casts, max_turns=4, decoding="prefilled", seed=1):
+def play(model, casts, max_turns=4, *, decoding="prefilled", seed=1, live=9):
     sampling = Sampling(
         max_turns=max_turns, max_new_tokens=9, temperature=0.7, top_p=0.9, decoding=decoding
     )
-    return simulate(model, casts, seed, sampling)
+    found = dict(simulate((model, model), casts, seed, sampling, live=live))
+    return [found[place] for place in range(len(casts))]
 
 
 def spoken(words):
@@ -258,13 +259,15 @@ CASTS = [(SCENE, 0), (SCENE, 1), (OTHER, 0)]
 
 def test_live_dialogues_advance_in_one_call_and_finished_ones_leave_the_batch():
     actions = ["speak"] * 6 + ["speak", "leave", "speak"] + ["speak"] * 2
-    model = Player([f"Line {n}." for n in range(10)], actions)
+    # of a turn's lines, those of leaving are written last
+    lines = [f"Line {n}." for n in range(8)] + [": Bye."] + [f"Line {n}." for n in (8, 9)]
+    model = Player(lines, actions)
     first, second, third = play(model, CASTS)
-    assert [len(call["seeds"]) for call in model.calls] == [3, 3, 2, 2]
+    assert [len(call["seeds"]) for call in model.calls] == [3, 3, 2, 1, 2]
     assert model.logprobs == model.replies == []
     assert [one.ended for one in (first, second, third)] == ["turn limit", "leave", "turn limit"]
     assert [one.text for one in first.turns] == ["Line 0.", "Line 3.", "Line 6.", "Line 8."]
-    assert [one.text for one in second.turns] == ["Line 1.", "Line 4.", ""]
+    assert [one.text for one in second.turns] == ["Line 1.", "Line 4.", "Bye."]
     assert [one.text for one in third.turns] == ["Line 2.", "Line 5.", "Line 7.", "Line 9."]
     assert [one.id for one in (first, second, third)] == [
         f"{scene.id}-{sample}" for scene, sample in CASTS
@@ -272,6 +275,60 @@ def test_live_dialogues_advance_in_one_call_and_finished_ones_leave_the_batch():
     assert {(call["temperature"], call["top_p"], call["stop"]) for call in model.calls} == {
         (0.7, 0.9, "\n")
     }
+
+
+def test_an_ended_dialogue_makes_room_for_the_next_and_is_told_at_once():
+    lines = ["A0.", "B0.", "A1.", "B1.", "B2.", ".", "B3.", "C0.", "C1.", "C2.", "C3."]
+    model = Player(lines, ["speak"] * 4 + ["leave", "speak"] + ["speak"] * 5)
+    sampling = Sampling(max_turns=4, max_new_tokens=9, temperature=0.7, top_p=0.9)
+    told_of = list(simulate((model, model), CASTS, 1, sampling, live=2))
+    assert [place for place, _ in told_of] == [0, 1, 2]
+    assert [len(one.turns) for _, one in told_of] == [3, 4, 4]
+    assert [one.text for one in told_of[2][1].turns] == ["C0.", "C1.", "C2.", "C3."]
+    assert model.replies == []
+
+
+def test_two_models_play_one_person_each():
+    ana, ben = Player(["A0.", "A1."], ["speak"] * 2), Player(["B0.", "B1."], ["speak"] * 2)
+    ben.name = "other"
+    sampling = Sampling(max_turns=4, max_new_tokens=9, temperature=0.7, top_p=0.9)
+    [(_, only)] = simulate((ana, ben), CASTS[:1], 1, sampling, live=3)
+    assert [one.text for one in only.turns] == ["A0.", "B0.", "A1.", "B1."]
+    assert only.simulators == ("scripted", "other")
+    assert {SCENE.person1.secret in content(asked) for asked in ana.seen} == {True}
+    assert {SCENE.person1.secret in content(asked) for asked in ben.seen} == {False}
+
+
+def test_of_several_candidates_the_one_that_its_context_makes_likelier_is_kept():
+    lines = ["Good day to you.", "The key is here.", "Yes."]
+    model = Player(lines, ["speak"])
+    model.logprobs += [np.array([-4.0, -9.0, -2.0]), np.array([-6.0, -17.0, -2.0])]
+    sampling = Sampling(max_turns=1, max_new_tokens=9, temperature=0.7, top_p=0.9, candidates=3)
+    [(_, only)] = simulate((model, model), CASTS[:1], 1, sampling, live=1)
+    assert only.turns[0].text == "The key is here."
+    [call] = model.calls
+    assert len(set(call["seeds"])) == 3
+    assert model.seen[-1][-1]["content"] == f"{ANA}:"
+    assert SCENE.setting not in content(model.seen[-1])
+
+
+def test_the_first_candidate_is_the_line_that_one_alone_would_be():
+    one = Player(["Yes."], ["speak"])
+    play(one, CASTS[:1], max_turns=1)
+    several = Player(["Yes."] * 2, ["speak"])
+    several.logprobs += [np.zeros(2), np.zeros(2)]
+    sampling = Sampling(max_turns=1, max_new_tokens=9, temperature=0.7, top_p=0.9, candidates=2)
+    list(simulate((several, several), CASTS[:1], 1, sampling, live=1))
+    assert several.calls[0]["seeds"][0] == one.calls[0]["seeds"][0]
+
+
+@pytest.mark.parametrize("view", [as_play, as_chat])
+def test_examples_are_shown_before_the_scene_and_change_nothing_else(view):
+    talk = [turn(0, text="Good evening.", scene=OTHER), turn(1, "leave", "", scene=OTHER)]
+    bare, shown = view(SCENE, [], 0), view(SCENE, [], 0, [(OTHER, talk)])
+    assert shown[-1] == bare[-1]
+    assert content(shown).index("Good evening.") < content(shown).index(SCENE.setting)
+    assert "Good evening." not in content(bare)
 
 
 def test_free_dialogues_advance_in_one_call_too():
@@ -292,16 +349,18 @@ def test_a_reply_that_does_not_parse_ends_a_free_dialogue():
 
 
 def test_nobody_is_asked_once_all_have_left():
-    model = Player(["One.", "Two."], ["speak", "speak", "leave"])
+    model = Player(["One.", "Two.", "."], ["speak", "speak", "leave"])
     (only,) = play(model, [(SCENE, 0)], max_turns=9)
     assert len(only.turns) == 3
+    assert only.turns[-1].text == ""
     assert only.turns[-1].action == only.ended == "leave"
-    assert (only.seed, only.simulator, only.culture) == (1, "scripted", "German")
+    assert (only.seed, only.simulators, only.culture) == (1, ("scripted",) * 2, "German")
 
 
 def test_every_action_has_its_words():
     actions = ["leave", "none", "none", "non-verbal", "speak", "leave"]
-    model = Player(['"Do come in." He', "Thanks!", "nods) and smiles", "Sit down. And"], actions)
+    lines = ['"Do come in." He', "Thanks!", "nods) and smiles", "Sit down. And", "."]
+    model = Player(lines, actions)
     (only,) = play(model, [(SCENE, 0)], max_turns=9)
     assert [(one.action, one.text) for one in only.turns] == [
         ("speak", "Do come in."),
@@ -313,7 +372,7 @@ def test_every_action_has_its_words():
     ]
     written = [asked[-1]["content"] for asked in model.seen[:2]]
     assert written == [ANA, f"{ANA}:"]
-    assert model.seen[-1][-1]["content"].endswith(f"\n{BEN}")
+    assert model.seen[-1][-1]["content"].endswith(f"\n{BEN} leaves")
     assert model.seen[6][-1]["content"].endswith(f"\n{BEN} (")
 
 

@@ -14,6 +14,7 @@ from clca_utils import files
 from clca_utils.files import (
     ROOT,
     StudyError,
+    as_finished,
     digest,
     fingerprint,
     in_batches,
@@ -233,6 +234,65 @@ def test_a_ledger_cut_short_at_any_byte_loses_only_the_line_cut(sizes, data):
         finished = max(left.count(b"\n") - 1, 0)
         assert rest.asked == whole.asked[finished:]
         assert ledger.read_bytes() == written
+
+
+class Race:
+    """Finishes items in an order of its own; dies after so many."""
+
+    def __init__(self, order, dies=None):
+        self.order, self.dies = order, dies
+        self.asked = []
+
+    def __call__(self, items):
+        self.asked = list(items)
+        for place in sorted(range(len(items)), key=lambda place: self.order[items[place]]):
+            if self.dies == 0:
+                raise RuntimeError("killed")
+            self.dies = None if self.dies is None else self.dies - 1
+            yield place, Row(n=items[place], text=f"{items[place]} é\n")
+
+
+def _finish(ledger, count, work, key="key"):
+    return as_finished(range(count), work, schema=Row, ledger=ledger, key=key, what="rows")
+
+
+@ON_DISK
+@given(st.integers(0, 8).flatmap(lambda n: st.permutations(range(n))), st.data())
+def test_what_was_finished_before_a_death_is_not_done_again_and_order_is_kept(order, data):
+    count = len(order)
+    dies = data.draw(st.integers(0, count), label="dies after")
+    with TemporaryDirectory() as folder:
+        ledger = Path(folder) / "ledger"
+        died, rest = Race(order, dies), Race(order[::-1])
+        if dies < count:
+            with pytest.raises(RuntimeError, match="killed"):
+                _finish(ledger, count, died)
+        else:
+            _finish(ledger, count, died)
+        assert [row.n for row in _finish(ledger, count, rest)] == list(range(count))
+        finished = sorted(range(count), key=lambda n: order[n])[:dies]
+        assert sorted([*rest.asked, *finished]) == list(range(count))
+
+
+@ON_DISK
+@given(st.integers(1, 5), st.data())
+def test_an_item_whose_line_was_cut_is_done_again_and_no_other(count, data):
+    with TemporaryDirectory() as folder:
+        ledger = Path(folder) / "ledger"
+        expected = _finish(ledger, count, Race(range(count)))
+        written = ledger.read_bytes()
+        left = written[: data.draw(st.integers(0, len(written)), label="bytes left")]
+        ledger.write_bytes(left)
+        rest = Race(range(count))
+        assert _finish(ledger, count, rest) == expected
+        assert rest.asked == list(range(max(left.count(b"\n") - 1, 0), count))
+
+
+def test_finished_items_of_another_key_are_discarded(tmp_path):
+    _finish(tmp_path / "ledger", 3, Race(range(3)), key="old")
+    again = Race(range(3))
+    _finish(tmp_path / "ledger", 3, again, key="new")
+    assert again.asked == [0, 1, 2]
 
 
 def test_a_ledger_of_another_key_is_discarded(tmp_path):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from scipy import stats
 from transformers import (
     AutoModelForCausalLM,
     Gemma3TextConfig,
@@ -14,13 +13,11 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     Qwen2Config,
-    TopPLogitsWarper,
 )
 
 from clca_utils.chat_model import assistant, system, user
 from clca_utils.files import StudyError
 from clca_utils.transformers_model import (
-    SeededSampling,
     TransformersModel,
     load_model,
     load_tokenizer,
@@ -60,6 +57,17 @@ def expected(smollm):
 
 def resized(model: TransformersModel, batch_size: int) -> TransformersModel:
     return TransformersModel(model.name, model.weights, model.tokenizer, batch_size)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_a_model_that_remembers_weighs_options_the_same(smollm, expected, batch_size):
+    model = TransformersModel("m", smollm.weights, smollm.tokenizer, batch_size, memory=5000)
+    for _ in range(2):  # the second time from memory
+        found = model.option_logprobs(CONVERSATIONS, OPTIONS)
+        assert np.concatenate(found) == pytest.approx(np.concatenate(expected), abs=1e-4)
+    longer = [*PLAY[:-1], assistant(PLAY[-1]["content"] + ": Come in.\nAna")]
+    (found,) = model.option_logprobs([longer], [[":", " leaves."]])
+    assert found == pytest.approx([plain(smollm, longer, x) for x in (":", " leaves.")], abs=1e-4)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
@@ -185,45 +193,6 @@ def test_no_repeat_breaks_a_loop(smollm):
     asked = {"seeds": [0], "max_new_tokens": 8}
     assert "la la la" in smollm.generate([talk], **asked)[0]
     assert "la la la" not in smollm.generate([talk], no_repeat=3, **asked)[0]
-
-
-LOGITS = torch.tensor([1.0, 0.0, -1.0, 2.0, -3.0])
-COUNT = 20_000
-
-
-def draws(sampling: SeededSampling, rows: int) -> np.ndarray:
-    return sampling(torch.zeros(rows, 1, dtype=torch.long), LOGITS.expand(rows, -1)).argmax(1)
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_sampled_tokens_have_the_frequencies_of_the_softmax(temperature):
-    sampling = SeededSampling(range(COUNT), temperature, 1.0)
-    wanted = (LOGITS.double() / temperature).softmax(0).numpy()
-    first, second = draws(sampling, COUNT), draws(sampling, COUNT)
-    for drawn in (first, second):
-        seen = np.bincount(drawn, minlength=5)
-        assert stats.chisquare(seen, wanted / wanted.sum() * COUNT).pvalue > 1e-3
-    # a row's next draw does not hang on its last one
-    both = np.bincount(first * 5 + second, minlength=25)
-    joint = np.outer(wanted, wanted).ravel()
-    assert stats.chisquare(both, joint / joint.sum() * COUNT).pvalue > 1e-3
-
-
-def test_top_p_leaves_the_frequencies_within_the_nucleus():
-    drawn = draws(SeededSampling(range(COUNT), 1.0, 0.8), COUNT)
-    inside = np.isfinite(TopPLogitsWarper(0.8)(None, LOGITS[None])[0].numpy())
-    assert inside.tolist() == [True, False, False, True, False]
-    wanted = LOGITS.double().softmax(0).numpy() * inside
-    seen = np.bincount(drawn, minlength=5)
-    assert seen[~inside].sum() == 0
-    wanted = wanted[inside] / wanted[inside].sum() * COUNT
-    assert stats.chisquare(seen[inside], wanted).pvalue > 1e-3
-
-
-def test_forbidden_tokens_stay_forbidden():
-    scores = torch.tensor([[-torch.inf, 0.0, -torch.inf]] * 200)
-    drawn = SeededSampling(range(200), 5.0, 0.95)(torch.zeros(200, 1), scores).argmax(1)
-    assert set(drawn.tolist()) == {1}
 
 
 NO_SYSTEM = (
