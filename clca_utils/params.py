@@ -8,9 +8,18 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from clca_utils.choices import CHECKS, PERSONAL, Check, ItemSet, Method, Orders, Prompt
@@ -19,6 +28,7 @@ from clca_utils.files import ROOT, StudyError, locate, read_yaml, shown
 from clca_utils.items import load_items
 from clca_utils.respondents import language_of, persona_words, respondents
 from clca_utils.scenario import load_seeds
+from clca_utils.server_model import ServerSettings
 from clca_utils.survey import load_survey, people_of
 
 STUDIES = ROOT / "params"
@@ -58,10 +68,12 @@ def _layers(names: str) -> str:
     return names
 
 
-def _available(count: int) -> int:
-    """Refuse more scenarios than there are seeds to make them from."""
-    if count > len(load_seeds()):
-        raise ValueError(f"should be at most {len(load_seeds())}, the number of seed scenarios")
+def _available(count: int, given: ValidationInfo) -> int:
+    """Refuse more scenarios than there are seeds of the split to make them from."""
+    split = given.data.get("split", "all")
+    most = len(load_seeds(split))
+    if count > most:
+        raise ValueError(f"should be at most {most}, the number of seed scenarios (split {split})")
     return count
 
 
@@ -81,6 +93,14 @@ def _culture(name: str) -> str:
     return name
 
 
+def _model(name: str) -> str:
+    """Refuse a model that there is not; an empty name stands for none."""
+    try:
+        return read_model(name).name if name else name
+    except StudyError as error:
+        raise ValueError(f"names no model ({error})") from None
+
+
 class Section(BaseModel):
     """Parameters of one stage: unknown names, text for numbers and NaN are refused."""
 
@@ -91,8 +111,9 @@ Parameters = TypeVar("Parameters", bound=Section)
 
 
 class ScenarioAdaptation(Section):
-    """Stage 01: how many scenarios, and who rewrites their settings."""
+    """Stage 01: which scenarios and how many, and who rewrites them."""
 
+    split: Literal["learn", "held-out", "all"] = "learn"  # before n_scenarios, which it bounds
     n_scenarios: Annotated[int, AfterValidator(_available)] = Field(4, ge=1)
     rewriter: Literal["lexicon", "chat", "none"] = "lexicon"
 
@@ -106,21 +127,28 @@ class DialogueSimulation(Section):
     temperature: float = Field(0.8, ge=0, le=5)
     top_p: float = Field(0.95, gt=0, le=1)
     decoding: Literal["prefilled", "free"] = "prefilled"
+    partner: Annotated[str, AfterValidator(_model)] = ""
+    candidates: int = Field(1, ge=1, le=64)
+    examples: int = Field(0, ge=0, le=8)
     batch_size: int = Field(8, ge=1)
+    judges: Literal["proven", "all", "form"] = "proven"
+    gold: int = Field(1, ge=0)
     reject_confidence: float = Field(0.9, ge=0, le=1)
 
 
 class IntentExtraction(Section):
-    """Stage 03: how intents are written, and from what probability one counts as cultural."""
+    """Stage 03: how intents are written, when one counts as cultural, and how that is measured."""
 
     max_new_tokens: int = Field(20, ge=1, le=4096)
     cultural_threshold: float = Field(0.5, ge=0, le=1)
     batch_size: int = Field(8, ge=1)
+    gold: int = Field(2, ge=0)
 
 
 class FineTuning(Section):
-    """Stage 04: tasks, LoRA and optimisation."""
+    """Stage 04: data and tasks, LoRA and optimisation."""
 
+    learn_from: Literal["simulated", "authored", "both"] = "simulated"
     tasks: Annotated[list[Literal["imitation", "intent"]], AfterValidator(_distinct)] = Field(
         ["imitation", "intent"], min_length=1
     )
@@ -189,11 +217,24 @@ class Study(Section):
 
 
 class ModelFile(Section):
-    """A file of `params/models`: where the model comes from, and its own training settings."""
+    """A file of `params/models`: where the model comes from, and its own training settings.
+
+    Either `source` names weights, or `server` a model that is served elsewhere and only plays,
+    judges and annotates. `warmup` names an adapter that is put on the weights for these three
+    (stages 01 to 03); what learns and is asked the survey is the model without it.
+    """
 
     name: str
-    source: str = Field(min_length=1)
+    source: str = ""
+    warmup: Annotated[str, AfterValidator(_existing)] = ""
+    server: ServerSettings | None = None
     fine_tuning: FineTuning = FineTuning()
+
+    @model_validator(mode="after")
+    def _comes_from_somewhere(self) -> Self:
+        if bool(self.source) == bool(self.server):
+            raise ValueError("needs a source, or a server in its place")
+        return self
 
 
 def folder_name(name: str) -> str:
@@ -219,7 +260,7 @@ PLAINLY = {
 
 def complaint(problem: ErrorDetails, schema: type[Section]) -> str:
     """Say one pydantic error as a sentence about a field of a study or model file."""
-    *outer, last = [str(part) for part in problem["loc"]]
+    *outer, last = [str(part) for part in problem["loc"]] or ["the file"]
     field = ".".join([*outer, last])
     if problem["type"] == "extra_forbidden":
         fields = (SECTIONS[outer[0]] if outer else schema).model_fields
@@ -276,11 +317,22 @@ def model_source(name: str) -> str:
         StudyError: The model is unknown, or the embedded one cannot be prepared.
     """
     source = read_model(name).source
+    if not source:
+        raise StudyError(
+            f"The model {name} is served elsewhere, so there are no weights of it to load here: "
+            "name it as the simulator or partner of a study, not among its models."
+        )
     if source == "embedded":
         from clca_utils.embedded import prepare  # noqa: PLC0415 (only if this model is used)
 
         return str(prepare())
     return str(locate(source)) if locate(source).is_dir() else source
+
+
+def model_warmup(name: str) -> Path | None:
+    """Return the folder of the adapter with which a model plays, or None."""
+    folder = read_model(name).warmup
+    return locate(folder) if folder else None
 
 
 def base_model(name: str) -> str:
@@ -313,6 +365,15 @@ def checked(schema: type[Parameters], values: Mapping[str, object]) -> Parameter
     except ValidationError as error:
         told = [f"parameters: {complaint(one, schema)}" for one in error.errors()]
         raise StudyError("\n".join(told)) from None
+
+
+def unteachable(study: Study) -> list[str]:
+    """Say which models cannot be trained and surveyed: those whose weights are elsewhere."""
+    return [
+        f"models: '{name}' is served elsewhere; name it as the simulator, and here who learns."
+        for name in study.models
+        if read_model(name).server
+    ]
 
 
 def parameters(study: Study, section: str, model: str) -> dict[str, Any]:
@@ -387,7 +448,7 @@ def load_study(name: str | Path) -> Study:
                     read(one)
             except StudyError as error:
                 problems += [f"{key}: {line}" for line in str(error).splitlines()]
-    problems = problems or unsurveyed(study)
+    problems = problems or [*unteachable(study), *unsurveyed(study)]
     if problems:
         told = dict.fromkeys(problems)
         raise StudyError("\n".join(f"{shown(path)}: {problem}" for problem in told))

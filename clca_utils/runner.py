@@ -80,11 +80,11 @@ class Stage:
 TOLD = ("scenarios.jsonl", "dialogues.jsonl", "judgements.jsonl", "intents.jsonl")
 SIMULATION = (
     Stage("01_scenario_adaptation", (), TOLD[:1], ("seed_scenarios.jsonl",)),
-    Stage("02_dialogue_simulation", TOLD[:1], TOLD[1:3]),
-    Stage("03_intent_extraction", TOLD[:3], TOLD[3:]),
+    Stage("02_dialogue_simulation", TOLD[:1], TOLD[1:3], ("authored", "paper_dialogues.csv")),
+    Stage("03_intent_extraction", TOLD[:3], TOLD[3:], ("authored",)),
 )
 LEARNING = (
-    Stage("04_fine_tuning", TOLD, ("adapter", "training_log.csv")),
+    Stage("04_fine_tuning", TOLD, ("adapter", "training_log.csv"), ("authored",)),
     Stage(
         "05_wvs_analysis",
         ("adapter",),
@@ -150,6 +150,14 @@ class Manifest(BaseModel, extra="allow"):
     stages: dict[str, Record] = {}
 
 
+def model_origin(name: str) -> list[Path | str]:
+    """Return what makes a model the one it is: its source and warm-up, or where it is served."""
+    model = read_model(name)
+    served = model.server and f"{model.server.url} {model.server.model}"
+    warmup = [files.locate(model.warmup)] if model.warmup else []
+    return [served or model.source, *warmup]
+
+
 def plan(study: Study, results: Path) -> list[Step]:
     """Expand a study to its steps, in an order in which they can run.
 
@@ -163,12 +171,14 @@ def plan(study: Study, results: Path) -> list[Step]:
         own = home / folder_name(culture) / folder_name(model) / f"seed-{seed}"
         for stage in (*SIMULATION, *LEARNING):
             who, folder = (actor, data) if stage in SIMULATION else (model, own)
-            given = {"run_dir": shown(folder), "culture": culture, "model": who, "seed": seed}
+            given: dict[str, Any] = {"run_dir": shown(folder), "culture": culture}
+            given |= {"model": who, "seed": seed}
             if stage.name == "04_fine_tuning":
                 given["data_dir"] = shown(data)
             given |= parameters(study, stage.section, who)
             source = data if "data_dir" in given else folder
-            origin: list[Path | str] = [culture_file(culture), read_model(who).source]
+            origin = [culture_file(culture), *model_origin(who)]
+            origin += model_origin(given["partner"]) if given.get("partner") else []
             step = Step(stage, study.name, folder, source, given, origin)
             steps.setdefault(step.copy, step)
     runs = sorted({step.folder.relative_to(home).as_posix() for step in steps.values()})

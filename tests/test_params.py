@@ -68,7 +68,7 @@ def test_what_is_not_given_is_at_its_default(write):
 
 def test_the_defaults_are_those_agreed_with_the_notebooks():
     assert {name: schema().model_dump() for name, schema in SECTIONS.items()} == {
-        "scenario_adaptation": {"n_scenarios": 4, "rewriter": "lexicon"},
+        "scenario_adaptation": {"split": "learn", "n_scenarios": 4, "rewriter": "lexicon"},
         "dialogue_simulation": {
             "samples": 1,
             "max_turns": 4,
@@ -76,11 +76,22 @@ def test_the_defaults_are_those_agreed_with_the_notebooks():
             "temperature": 0.8,
             "top_p": 0.95,
             "decoding": "prefilled",
+            "partner": "",
+            "candidates": 1,
+            "examples": 0,
             "batch_size": 8,
+            "judges": "proven",
+            "gold": 1,
             "reject_confidence": 0.9,
         },
-        "intent_extraction": {"max_new_tokens": 20, "cultural_threshold": 0.5, "batch_size": 8},
+        "intent_extraction": {
+            "max_new_tokens": 20,
+            "cultural_threshold": 0.5,
+            "batch_size": 8,
+            "gold": 2,
+        },
         "fine_tuning": {
+            "learn_from": "simulated",
             "tasks": ["imitation", "intent"],
             "epochs": 1,
             "learning_rate": 2.0e-4,
@@ -175,7 +186,8 @@ def test_a_slip_is_told_in_a_sentence(write, changes, sentence):
 @pytest.mark.parametrize(
     ("section", "name", "values"),
     [
-        ("scenario_adaptation", "n_scenarios", [0, -3, 2.5, "4", True, None, [4], 49]),
+        ("scenario_adaptation", "split", ["train", "", None, ["learn"]]),
+        ("scenario_adaptation", "n_scenarios", [0, -3, 2.5, "4", True, None, [4], 109]),
         ("scenario_adaptation", "rewriter", ["gpt", "", 1, None]),
         ("dialogue_simulation", "samples", [0, 1.5]),
         ("dialogue_simulation", "max_turns", [1, 101, "ten"]),
@@ -183,11 +195,18 @@ def test_a_slip_is_told_in_a_sentence(write, changes, sentence):
         ("dialogue_simulation", "temperature", [-0.1, 6, float("nan"), float("inf"), "hot", True]),
         ("dialogue_simulation", "top_p", [0, 1.1]),
         ("dialogue_simulation", "decoding", ["constrained"]),
+        ("dialogue_simulation", "partner", ["smol", "absent/folder/", None, 3]),
+        ("dialogue_simulation", "candidates", [0, 65, 1.5]),
+        ("dialogue_simulation", "examples", [-1, 9, "2"]),
         ("dialogue_simulation", "batch_size", [0]),
+        ("dialogue_simulation", "judges", ["none", "", None, ["form"]]),
+        ("dialogue_simulation", "gold", [-1, 2.5, "2", None]),
         ("dialogue_simulation", "reject_confidence", [-0.1, 1.1]),
         ("intent_extraction", "max_new_tokens", [0]),
         ("intent_extraction", "cultural_threshold", [-1, 2]),
         ("intent_extraction", "batch_size", [0]),
+        ("intent_extraction", "gold", [-1, 2.5, "2", None]),
+        ("fine_tuning", "learn_from", ["gold", "", None, ["both"]]),
         ("fine_tuning", "tasks", [[], ["imitate"], "intent", ["intent", "intent"]]),
         ("fine_tuning", "epochs", [0, 1.0]),
         ("fine_tuning", "learning_rate", [0, -1e-4, 2, "fast", "nan", "1e5", True]),
@@ -230,6 +249,15 @@ def test_every_parameter_has_an_impossible_value_that_is_tested():
     (mark,) = [m for m in test_an_impossible_value_names_its_field.pytestmark if m.args]
     tested = {(section, name) for section, name, _ in mark.args[1]}
     assert tested == {(s, name) for s, schema in SECTIONS.items() for name in schema.model_fields}
+
+
+def test_a_served_model_plays_but_does_not_learn(write, tmp_path):
+    served = "name: far\nserver: {url: 'http://localhost:1/v1', model: m}\n"
+    (tmp_path / "models" / "far.yaml").write_text(served)
+    assert load_study(write(simulator="far")).simulator == "far"
+    assert load_study(write(dialogue_simulation={"partner": "far"}))
+    told = refusal(write(models=["far"]))
+    assert "models: 'far' is served elsewhere; name it as the simulator" in told
 
 
 def test_a_country_that_was_not_surveyed_is_told_before_any_work(write, tmp_path):
@@ -342,7 +370,7 @@ def test_the_cultures_to_tell_apart_may_be_files_or_none(write, tmp_path):
 
 
 def test_the_parameters_of_a_notebook_alone_are_checked_too():
-    cell = {"n_scenarios": 4, "rewriter": "lexicon", "run_dir": "x", "other": object()}
+    cell = {"split": "all", "n_scenarios": 4, "rewriter": "lexicon", "other": object()}
     params.check("scenario_adaptation", cell)
     with pytest.raises(StudyError) as error:
         params.check("scenario_adaptation", cell | {"n_scenarios": 0, "rewriter": "chta"})
@@ -433,6 +461,23 @@ def test_study_file_wins_over_model_file_over_default(write):
     assert list(large) == list(SECTIONS["fine_tuning"].model_fields)
 
 
+@pytest.mark.parametrize(("split", "most"), [("learn", 108), ("held-out", 27), ("all", 135)])
+def test_there_are_no_more_scenarios_than_the_split_has(write, split, most):
+    section = {"split": split, "n_scenarios": most}
+    assert load_study(write(scenario_adaptation=section)).scenario_adaptation.n_scenarios == most
+    told = refusal(write(scenario_adaptation=section | {"n_scenarios": most + 1}))
+    assert told.endswith(
+        f"scenario_adaptation.n_scenarios should be at most {most}, the number of seed scenarios "
+        f"(split {split}), found {most + 1}."
+    )
+
+
+def test_an_unknown_split_is_told_alone(write):
+    told = refusal(write(scenario_adaptation={"split": "test", "n_scenarios": 120}))
+    assert len(told.splitlines()) == 1
+    assert "scenario_adaptation.split should be 'learn', 'held-out' or 'all', found" in told
+
+
 def test_a_hub_id_or_a_folder_needs_no_file(write, tmp_path):
     (tmp_path / "weights").mkdir()
     assert "holds no config.json" in refusal(write(models=[str(tmp_path / "weights")]))
@@ -453,7 +498,9 @@ def test_the_embedded_model_is_prepared_when_it_is_asked_for(write, monkeypatch,
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("name: small\n", "the key 'source' is missing"),
+        ("name: small\n", "needs a source, or a server in its place"),
+        ("name: small\nsource: a/b\nserver: {url: http://x/v1}\n", "server.model"),
+        ("name: small\nsource: a/b\nwarmup: absent\n", "warmup names no file"),
         ("name: other\nsource: a/b\n", "name is 'other'; call it 'small'"),
         (
             "name: small\nsource: a/b\nfine_tuning: {rank: 4}\n",
@@ -496,12 +543,13 @@ SHIPPED = sorted(file.stem for file in (ROOT / "params" / "models").glob("*.yaml
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_shipped_models_are_read(name):
     model = read_model(name)
-    assert model.source == "embedded" or params.HUB_ID.fullmatch(model.source)
+    assert model.server or model.source == "embedded" or params.HUB_ID.fullmatch(model.source)
 
 
 def test_the_papers_models_train_as_the_paper_prints():
     content = yaml.safe_load((ROOT / "params" / "paper.yaml").read_text())
-    assert set(content["models"]) | {content["simulator"], "smollm2-135m"} == set(SHIPPED)
+    others = {content["simulator"], "smollm2-135m", "local-server"}
+    assert set(content["models"]) | others == set(SHIPPED)
     for name in content["models"]:
         own = read_model(name).fine_tuning
         assert own.batch_size * own.gradient_accumulation == 8

@@ -167,6 +167,7 @@ def test_parameters_of_a_step(home):
         "max_new_tokens": 20,
         "cultural_threshold": 0.5,
         "batch_size": 3,
+        "gold": 2,
     }
     tuning = common | {
         "run_dir": "results/tiny/german/small/seed-7",
@@ -291,9 +292,13 @@ def test_a_changed_notebook_runs_but_saved_outputs_do_not_count(home, at_once):
 
 def test_changed_shipped_data_run_the_stages_that_read_them(home, at_once, monkeypatch):
     assert {name for stage in STAGES for name in stage.data} == {
-        "seed_scenarios.jsonl", "items", "personas", "wvs7_marginals.csv"
+        "seed_scenarios.jsonl", "items", "personas", "wvs7_marginals.csv", "authored",
+        "paper_dialogues.csv",
     }  # fmt: skip
-    for name in ("seed_scenarios.jsonl", "items/en.yaml", "personas/en.yaml", "wvs7_marginals.csv"):
+    for name in (
+        "seed_scenarios.jsonl", "items/en.yaml", "personas/en.yaml", "wvs7_marginals.csv",
+        "authored/german/dialogues.jsonl", "paper_dialogues.csv",
+    ):  # fmt: skip
         (home / "data" / name).parent.mkdir(parents=True, exist_ok=True)
         (home / "data" / name).write_text("one")
     monkeypatch.setattr(runner, "DATA", home / "data")
@@ -305,6 +310,8 @@ def test_changed_shipped_data_run_the_stages_that_read_them(home, at_once, monke
         "personas/en.yaml": ["05"],
         "personas/it.yaml": ["05"],
         "wvs7_marginals.csv": ["05"],
+        "paper_dialogues.csv": ["02"],
+        "authored/german/dialogues.jsonl": ["02", "03", "04"],
     }.items():
         (home / "data" / name).write_text("two")
         assert ran(run(home)) == rerun
@@ -314,7 +321,7 @@ def test_changed_shipped_data_run_the_stages_that_read_them(home, at_once, monke
 def test_the_data_that_stages_read_are_shipped():
     for name in {name for stage in STAGES for name in stage.data}:
         path = runner.DATA / name
-        assert any(path.glob("*.yaml")) if path.is_dir() else path.is_file()
+        assert any(path.rglob("*.*")) if path.is_dir() else path.is_file()
 
 
 @pytest.mark.parametrize("name", ["survey", "items"])
