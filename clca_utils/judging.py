@@ -1,11 +1,12 @@
 """Stage 02, second half: which simulated dialogues are worth learning from.
 
-Stage one looks at form by fixed rules and lets a model judge quality and cultural plausibility.
-Stage two lets the model judge those two judgements. A dialogue is dropped for its form, or when
-quality or the meta-judgement is "bad" with high confidence; every verdict keeps its reason.
+Stage one looks at form by fixed rules and lets a model judge quality. Stage two lets it judge
+cultural plausibility, and then the two judgements together. A dialogue is dropped for its form, or
+when quality or the meta-judgement is "bad" with high confidence and that judge is trusted: see
+`clca_utils.gold` for how a judge earns it. Every verdict keeps its label, confidence and reason.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -13,6 +14,7 @@ from pydantic import BaseModel, Field
 from clca_utils.chat_model import ChatModel, Conversation, assistant, system, user
 from clca_utils.dialogue import Dialogue
 from clca_utils.files import StudyError, seed_of
+from clca_utils.form import form_problem
 from clca_utils.scenario import Scenario
 from clca_utils.weighing import weigh
 
@@ -28,8 +30,8 @@ QUESTIONS: dict[Aspect, str] = {
     "learn from?",
 }
 
-MAX_REPEATED = 0.34
-"""A dialogue with more than a third of its lines said before is a loop, not a conversation."""
+DECIDING: tuple[Aspect, ...] = ("quality", "meta")
+"""The model's aspects that drop a dialogue where they are trusted."""
 
 
 class Verdict(BaseModel):
@@ -51,23 +53,9 @@ class Judgement(BaseModel):
     reason: str = Field(description="why it was dropped; 'kept' otherwise")
 
 
-def form_problem(dialogue: Dialogue) -> str:
-    """Say what is wrong with a dialogue's form, or nothing."""
-    lines = [turn.text.lower() for turn in dialogue.turns if turn.action == "speak"]
-    if dialogue.ended == "malformed reply":
-        return "malformed reply"
-    if len({turn.speaker for turn in dialogue.turns if turn.text}) < 2:
-        return "one-sided"
-    if any(len(line.split()) < 2 for line in lines[:2]):
-        return "empty opening"
-    if lines and 1 - len(set(lines)) / len(lines) > MAX_REPEATED:
-        return "repeated lines"
-    return ""
-
-
-def judge_form(dialogue: Dialogue) -> Verdict:
+def judge_form(scenario: Scenario, dialogue: Dialogue) -> Verdict:
     """Judge the form by fixed rules."""
-    problem = form_problem(dialogue)
+    problem = form_problem(scenario, dialogue)
     return Verdict(
         aspect="form",
         label="bad" if problem else "good",
@@ -80,12 +68,16 @@ def judge_form(dialogue: Dialogue) -> Verdict:
 def judge_prompt(
     aspect: Aspect, scenario: Scenario, transcript: str, verdicts: Sequence[Verdict] = ()
 ) -> Conversation:
-    """Ask a model for one verdict; the reply continues "Verdict:"."""
+    """Ask a model for one verdict; the reply continues "Verdict:".
+
+    Setting and transcript, which all aspects share, come first and the question last, so that a
+    model reads them once.
+    """
     said = " ".join(
         f"{v.aspect.capitalize()} {v.label} ({v.confidence:.0%}): {v.reason.rstrip('.')}."
         for v in verdicts
     )
-    question = QUESTIONS[aspect].format(country=scenario.country, verdicts=said)
+    question = QUESTIONS[aspect].format(country=scenario.country, verdicts=said or "N/A.")
     return [
         system("You review short conversations. Answer good or bad, then give a reason."),
         user(f"Setting: {scenario.setting}\n\n{transcript}\n\n{question}"),
@@ -142,20 +134,49 @@ def judge_by_model(
     ]
 
 
-def decide(dialogue: Dialogue, verdicts: Sequence[Verdict], reject_confidence: float) -> Judgement:
+def judge_in_two_stages(
+    model: ChatModel, cases: Sequence[tuple[Scenario, Dialogue]], seed: int
+) -> list[list[Verdict]]:
+    """Let a model judge quality, culture and the two judgements together, whatever the form.
+
+    Returns:
+        The three verdicts on each case, in order.
+    """
+    quality = judge_by_model("quality", model, cases, seed)
+    culture = judge_by_model("culture", model, cases, seed)
+    meta = judge_by_model(
+        "meta", model, cases, seed, earlier=list(zip(quality, culture, strict=True))
+    )
+    return [list(three) for three in zip(quality, culture, meta, strict=True)]
+
+
+def decide(
+    dialogue_id: str,
+    verdicts: Sequence[Verdict],
+    reject_confidence: float,
+    trusted: Collection[Aspect],
+) -> Judgement:
     """Keep or drop a dialogue.
 
     Args:
-        dialogue: The dialogue.
+        dialogue_id: Which one.
         verdicts: All that was judged of it.
         reject_confidence: From this confidence on, "bad" of quality or meta drops it.
+        trusted: Aspects whose judge is believed; what others say is kept on record, but drops
+            nothing. The rules of form need no trust.
     """
-    deciding = [v for v in verdicts if v.aspect in ("form", "quality", "meta") and v.label == "bad"]
-    sure = [v for v in deciding if v.confidence >= reject_confidence]
+    believed = {"form", *trusted} & {"form", *DECIDING}
+    sure = [
+        verdict
+        for verdict in verdicts
+        if verdict.aspect in believed
+        and verdict.label == "bad"
+        and verdict.confidence >= reject_confidence
+    ]
     reason = "kept"
     if sure:
         reason = sure[0].reason if sure[0].aspect == "form" else f"{sure[0].aspect} bad"
-    return Judgement(dialogue_id=dialogue.id, verdicts=list(verdicts), kept=not sure, reason=reason)
+    return Judgement(dialogue_id=dialogue_id, verdicts=list(verdicts), kept=not sure, reason=reason)
 
 
 def judge(
@@ -163,25 +184,36 @@ def judge(
     cases: Sequence[tuple[Scenario, Dialogue]],
     seed: int,
     reject_confidence: float,
+    trusted: Collection[Aspect],
 ) -> list[Judgement]:
-    """Judge a batch of dialogues in two stages; nobody is asked about one that is malformed.
+    """Judge a batch of dialogues; a model is not asked about one whose form is bad.
 
     Args:
         model: The judge of quality, culture and of the two judgements together.
         cases: Scenarios and their dialogues.
         seed: Of the study.
         reject_confidence: See `decide`.
+        trusted: See `decide`.
     """
-    verdicts = {dialogue.id: [judge_form(dialogue)] for _, dialogue in cases}
-    sound = [case for case in cases if verdicts[case[1].id][0].label == "good"]
-    if sound:
-        quality = judge_by_model("quality", model, sound, seed)
-        culture = judge_by_model("culture", model, sound, seed)
-        first = list(zip(quality, culture, strict=True))
-        meta = judge_by_model("meta", model, sound, seed, earlier=first)
-        for (_, dialogue), pair, last in zip(sound, first, meta, strict=True):
-            verdicts[dialogue.id] += [*pair, last]
-    return [decide(dialogue, verdicts[dialogue.id], reject_confidence) for _, dialogue in cases]
+    forms = [judge_form(*case) for case in cases]
+    sound = [case for case, form in zip(cases, forms, strict=True) if form.label == "good"]
+    judged = iter(judge_in_two_stages(model, sound, seed) if sound else [])
+    return [
+        decide(
+            dialogue.id,
+            [form, *(next(judged) if form.label == "good" else [])],
+            reject_confidence,
+            trusted,
+        )
+        for (_, dialogue), form in zip(cases, forms, strict=True)
+    ]
+
+
+def decide_again(
+    judgements: Sequence[Judgement], reject_confidence: float, trusted: Collection[Aspect]
+) -> list[Judgement]:
+    """Return what the same verdicts mean under another confidence or trust; nobody is asked."""
+    return [decide(one.dialogue_id, one.verdicts, reject_confidence, trusted) for one in judgements]
 
 
 def kept_dialogues(
