@@ -22,6 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from sklearn.metrics import roc_curve
 
 PALETTE = sns.color_palette("colorblind").as_hex()
 BLUE, ORANGE, GREEN, RED, GREY = (PALETTE[place] for place in (0, 1, 2, 3, 7))
@@ -184,6 +185,73 @@ def intent_figure(intents: pd.DataFrame) -> Figure:
     right.set(xlabel="confidence", ylabel="intents")
     right.yaxis.set_major_locator(MaxNLocator(integer=True))
     legend_above(right)
+    return figure
+
+
+@themed
+def intent_agreement_figure(agreement: pd.DataFrame) -> Figure:
+    """Show how far an annotator agrees with the author of the gold intents.
+
+    Left: how alike in meaning the annotator's intents are to the author's of the same turn, and
+    beside it what needs no understanding: the author's of the speaker's other turns, and the line
+    itself in place of an intent; means with 95 % intervals. Right: ROC curve of the confidence that
+    an intent is cultural; on the diagonal it is no better than chance.
+
+    Args:
+        agreement: What `intent_gold.agreement_table` returns.
+    """
+    figure, [left, right] = canvas(9, 3, 1, 2)
+    names = {"same_turn": "same turn", "other_turns": "other turns", "line_itself": "line itself"}
+    cosines = agreement[list(names)].rename(columns=names)
+    sns.pointplot(cosines, orient="h", linestyle="none", seed=0, ax=left, color=BLUE, capsize=0.15)
+    left.set(xlabel="cosine of meaning", ylabel="", xlim=(min(0, left.get_xlim()[0]), 1))
+    truth = agreement["gold_cultural"].astype(bool)
+    if truth.nunique() == 2:
+        false_alarms, hits, _ = roc_curve(truth, agreement["confidence"])
+        right.plot(false_alarms, hits, color=GREEN)
+    right.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="chance")
+    right.set(xlabel="generic intents taken for cultural", ylabel="cultural ones found")
+    right.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
+    for axis in (right.xaxis, right.yaxis):
+        axis.set_major_formatter(PercentFormatter(1))
+    right.legend(loc="lower right")
+    return figure
+
+
+@themed
+def agreement_figure(frame: pd.DataFrame) -> Figure:
+    """Show how well each judge tells known bad conversations from good ones.
+
+    Points are areas under the ROC curve of its probability of "bad", bars their 95 % intervals over
+    conversations: 1 tells all apart, 0.5 (dashed) is chance, and below it bad ones look better than
+    good ones. Each kind is one way in which copies of good conversations were corrupted. Rules and
+    filter say yes or no, so theirs is the mean of recall and of the share of good ones left alone.
+
+    Args:
+        frame: What `gold.agreement` returns.
+    """
+    kinds, aspects = frame["kind"].unique(), frame["aspect"].unique()
+    figure, [axes] = canvas(8, 1.3 + 0.14 * len(kinds) * (len(aspects) + 1))
+    values = frame.melt(["kind", "aspect"], ["low", "auc", "high"]).dropna()
+    sns.pointplot(
+        values,
+        x="value",
+        y="kind",
+        hue="aspect",
+        order=kinds,
+        hue_order=aspects,
+        palette=PALETTE[: len(aspects)],
+        estimator="median",  # of low, auc and high; the bar goes from the least to the most
+        errorbar=("pi", 100),
+        dodge=0.6,
+        linestyle="none",
+        markersize=5,
+        err_kws={"linewidth": 1.5},
+        ax=axes,
+    )
+    axes.axvline(0.5, color="0.2", linestyle="--", linewidth=1)
+    axes.set(xlabel="area under the ROC curve (0.5 is chance)", ylabel="", xlim=(-0.02, 1.02))
+    legend_above(axes)
     return figure
 
 

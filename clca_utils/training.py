@@ -58,17 +58,29 @@ def imitation_examples(scenario: Scenario, dialogue: Dialogue) -> list[Example]:
     return examples
 
 
-def intent_example(scenario: Scenario, dialogue: Dialogue, intents: Sequence[Intent]) -> Example:
-    """Return a dialogue line by line, each line answered by its intent."""
+def intent_example(
+    scenario: Scenario, dialogue: Dialogue, intents: Sequence[Intent]
+) -> list[Example]:
+    """Return a dialogue line by line, each line answered by its intent.
+
+    A line whose intent could not be read stands before the next one, unanswered; a dialogue without
+    any readable intent is no example.
+    """
     messages = [
         system(
             f"You explain what people in {scenario.country} want in a conversation and which "
             f"shared expectation they follow.\nScene: {scenario.setting}"
         )
     ]
+    lines: list[str] = []
     for turn, intent in zip(dialogue.turns, intents, strict=True):
-        messages += [user(told(turn)), assistant(f"{intent.intent} {intent.expectation}".strip())]
-    return Example(dialogue_id=dialogue.id, task="intent", messages=messages)
+        lines.append(told(turn))
+        if answer := f"{intent.intent} {intent.expectation}".strip():
+            messages += [user("\n".join(lines)), assistant(answer)]
+            lines = []
+    if len(messages) == 1:
+        return []
+    return [Example(dialogue_id=dialogue.id, task="intent", messages=messages)]
 
 
 def build_examples(
@@ -98,7 +110,7 @@ def build_examples(
         if "imitation" in tasks:
             examples += imitation_examples(scenario, dialogue)
         if "intent" in tasks and dialogue.id in by_dialogue:
-            examples.append(intent_example(scenario, dialogue, by_dialogue[dialogue.id]))
+            examples += intent_example(scenario, dialogue, by_dialogue[dialogue.id])
     if not examples:
         raise StudyError(
             f"No training example is left of {len(dialogues)} kept dialogues for the tasks "

@@ -23,12 +23,31 @@ INTENTS = pd.DataFrame(
     }
 )
 CHANGES = pd.DataFrame({"slot": ["name", "name", "money"], "adapted": [True, False, True]})
+AGREEMENT = pd.DataFrame(
+    {
+        "same_turn": [0.6, 0.5, float("nan"), 0.7],
+        "other_turns": [0.4, 0.5, float("nan"), 0.3],
+        "line_itself": [0.3, 0.2, float("nan"), 0.4],
+        "gold_cultural": [True, False, True, False],
+        "confidence": [0.9, 0.4, 0.5, 0.6],
+    }
+)
+KINDS = ["shuffled turns", "swapped culture", "repeated lines", "leaked secret", "all"]
+JUDGED = pd.DataFrame(
+    [
+        {"aspect": aspect, "kind": kind, "auc": auc, "low": auc - 0.1, "high": min(auc + 0.2, 1)}
+        for aspect, auc in [("form", 0.9), ("quality", 0.6), ("meta", 0.5), ("filter", 0.75)]
+        for kind in KINDS
+    ]
+)
 LOG = pd.DataFrame({"step": [1, 2, 3, 4], "epoch": [0.5, 1.0, 1.5, 2.0], "loss": [3, 2.5, 2, 1.9]})
 
 FIGURES = {
     figures.loss_figure: (LOG,),
     figures.dialogue_figure: (TURNS, JUDGEMENTS),
     figures.intent_figure: (INTENTS,),
+    figures.intent_agreement_figure: (AGREEMENT,),
+    figures.agreement_figure: (JUDGED,),
     figures.scenario_figure: (CHANGES,),
 }
 
@@ -149,3 +168,32 @@ def test_counts_of_dialogues_intents_and_slots():
     assert sum(bar.get_width() for bar in slots.patches) == len(CHANGES)
     nothing_kept = figures.dialogue_figure(TURNS, JUDGEMENTS.assign(kept=True, reason=""))
     assert len(nothing_kept.axes[1].patches) == 1
+
+
+def test_areas_stand_with_their_intervals_beside_chance():
+    (axes,) = figures.agreement_figure(JUDGED).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == KINDS
+    ends = [line.get_xdata() for line in axes.lines if len(line.get_xdata()) == 2]
+    spans = {(round(float(low), 6), round(float(high), 6)) for low, high in map(sorted, ends)}
+    assert {(0.8, 1.0), (0.5, 0.8), (0.4, 0.7), (0.65, 0.95), (0.5, 0.5)} <= spans
+    without = figures.agreement_figure(JUDGED.assign(low=float("nan"), high=float("nan")))
+    check_layout(without)
+
+
+def test_an_annotator_that_wrote_nothing_readable_still_has_a_figure():
+    cosines = ["same_turn", "other_turns", "line_itself"]
+    left, right = figures.intent_agreement_figure(
+        AGREEMENT.assign(**dict.fromkeys(cosines, float("nan")))
+    ).axes
+    assert [label.get_text() for label in left.get_yticklabels()] == [
+        "same turn", "other turns", "line itself",
+    ]  # fmt: skip
+    assert len(right.lines) == 2
+    same = figures.intent_agreement_figure(AGREEMENT.assign(gold_cultural=False))
+    assert len(same.axes[1].lines) == 1
+
+
+def test_the_points_of_an_agreement_are_means():
+    left, _ = figures.intent_agreement_figure(AGREEMENT).axes
+    points = [line.get_xdata() for line in left.lines if len(line.get_xdata()) == 3]
+    assert list(points[0]) == pytest.approx([0.6, 0.4, 0.3])

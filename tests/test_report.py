@@ -200,7 +200,7 @@ def run(tmp_path, scenario, dialogue, intents, survey):
     """Return a run's folder with all its artefacts."""
     write_records(tmp_path / "scenarios.jsonl", [scenario])
     write_records(tmp_path / "dialogues.jsonl", [dialogue])
-    judgement = decide(dialogue, [judge_form(dialogue)], 0.9)
+    judgement = decide(dialogue.id, [judge_form(scenario, dialogue)], 0.9, ())
     write_records(tmp_path / "judgements.jsonl", [judgement])
     write_records(tmp_path / "intents.jsonl", intents)
     log = pd.DataFrame({"step": [1, 2], "epoch": [0.5, 1.0], "loss": [3.0, 2.0]})

@@ -174,7 +174,7 @@ def test_only_who_spoke_has_a_view(scenario, dialogue, turns, views):
 
 
 def test_each_line_is_answered_by_its_intent(scenario, dialogue, intents):
-    example = intent_example(scenario, dialogue, intents)
+    [example] = intent_example(scenario, dialogue, intents)
     first, *rest = example.messages
     assert first["role"] == "system"
     assert "Germany" in first["content"]
@@ -195,6 +195,19 @@ def test_each_line_is_answered_by_its_intent(scenario, dialogue, intents):
         (["imitation", "intent"], ["imitation", "imitation", "intent"]),
     ],
 )
+def test_a_line_without_a_readable_intent_is_not_answered(scenario, dialogue, intents):
+    empty = {"intent": "", "expectation": ""}
+    some = [intents[0].model_copy(update=empty), *intents[1:]]
+    [example] = intent_example(scenario, dialogue, some)
+    roles = [message["role"] for message in example.messages]
+    assert roles == ["system", *["user", "assistant"] * 3]
+    lines = example.messages[1]["content"].splitlines()
+    assert lines == [told(turn) for turn in dialogue.turns[:2]]
+    assert all(message["content"] for message in example.messages)
+    none = [intent.model_copy(update=empty) for intent in intents]
+    assert intent_example(scenario, dialogue, none) == []
+
+
 def test_the_tasks_asked_for_are_built(scenario, dialogue, intents, tasks, made):
     other = dialogue.model_copy(update={"id": "german-loan-1"})
     examples = build_examples([scenario], [dialogue], intents, tasks)

@@ -26,8 +26,8 @@ from clca_utils.survey import country_shares, load_marginals
 from clca_utils.transformers_model import load_weights, unwarned
 
 FIGURES = {
-    "scenarios", "dialogues", "intents", "loss", "distance", "distribution", "calibration",
-    "position", "moved_items", "map_values",
+    "scenarios", "dialogues", "agreement", "intents", "loss", "distance", "distribution",
+    "calibration", "position", "moved_items", "map_values",
 }  # fmt: skip
 CHECKED = {
     "paraphrase", "retest 1", "retest 2", "prompt: none", "prompt: descriptors", "prompt: persona",
@@ -115,8 +115,9 @@ def test_every_turn_of_a_kept_dialogue_has_an_intent(smoke):
     ]
     assert [(one.dialogue_id, one.turn, one.speaker) for one in intents] == expected
     for one in intents:
-        assert one.intent.startswith(f"{one.speaker} wants to ")
-        assert one.cultural == (one.confidence >= 0.5) == bool(one.expectation)
+        assert not one.intent or one.intent.startswith(f"{one.speaker} wants to ")
+        assert one.cultural == (one.confidence >= 0.5)
+        assert one.cultural or not one.expectation
     assert metrics(smoke, "03")["cultural_share"] == np.mean([one.cultural for one in intents])
 
 
