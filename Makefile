@@ -16,7 +16,7 @@ help:
 	@echo "make setup               only set up: environment, packages, embedded model"
 	@echo "make check               only check style and types"
 	@echo "make reference           run the study and keep a copy for others in results/reference"
-	@echo "make bench               how fast the survey is asked, against the usual ways"
+	@echo "make bench               how fast scenes are played and the survey asked, against the usual ways"
 	@echo "make lab                 set up, then open JupyterLab"
 	@echo "make clean               remove the environment and caches; results stay"
 
@@ -39,9 +39,10 @@ reference: study
 	cp -r results/$(STUDY) results/reference/$(STUDY)
 	find results/reference/$(STUDY) \( -name '*.safetensors' -o -name .lock \) -delete
 
-# Speed against two other ways to ask the survey (benchmarks/README.md): told, not tested.
+# Speed against the usual ways (benchmarks/README.md): told, not tested.
 bench: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps -r benchmarks/requirements.txt
+	$(BIN)/python benchmarks/simulating.py
 	$(BIN)/python benchmarks/asking.py
 
 lab: setup

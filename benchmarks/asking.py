@@ -12,21 +12,16 @@ The script fails if the log-probabilities of harness and study differ; of speed 
 
 import argparse
 import logging
-import os
-import platform
 import random
 import sys
-import time
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
-from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
+from typing import Any, NamedTuple, cast
 
 import pandas as pd
-import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from measuring import machine, seconds, shown_spread, spread
 
 from clca_utils.asking import Questionnaire, item_prompt, weigh_items
 from clca_utils.chat_model import Conversation
@@ -37,9 +32,6 @@ from clca_utils.respondents import FIELDS, Household, persona_words, respondents
 from clca_utils.transformers_model import TransformersModel, load_model, render
 
 MODEL, CULTURE, SEED = "smollm2-135m", "german", 20
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 NEW_TOKENS = 8
 """Length of a generated answer."""
@@ -189,20 +181,6 @@ def check_tokens(model: TransformersModel, harness: Harness, prompts: Sequence[P
             assert found[0] + found[1] == whole, f"the label merges with: {text}{label}"
 
 
-def seconds(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[float, T]:
-    """Return how long a call took, and its result."""
-    start = time.perf_counter()
-    result = work(*args, **kwargs)
-    return time.perf_counter() - start, result
-
-
-def multiplication_rate(size: int = 2048, times: int = 5) -> float:
-    """Return the best rate of multiplying two fp32 matrices, in GFLOP/s (2 n^3 operations)."""
-    one, other = torch.rand(2, size, size)
-    best = min(seconds(torch.matmul, one, other)[0] for _ in range(times))
-    return 2 * size**3 / best / 1e9
-
-
 def fastest_harness(
     model: TransformersModel, prompts: Sequence[Prompt], sizes: Sequence[int]
 ) -> Harness:
@@ -277,11 +255,6 @@ def unsteady(result: dict[str, Any]) -> list[str]:
     return [way for way, rate in rates.items() if rate["greatest"] >= 1.5 * rate["least"]]
 
 
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return the median of some rounds and their extremes."""
-    return {"median": median(values), "least": min(values), "greatest": max(values)}
-
-
 def summary(played: Sequence[Round]) -> dict[str, Any]:
     """Return rates, ratios within rounds, and whether these reach the goals."""
     ratios = {way: spread([one.study / getattr(one, way) for one in played]) for way in GOALS}
@@ -293,21 +266,6 @@ def summary(played: Sequence[Round]) -> dict[str, Any]:
         "goal_reached": {way: ratios[way]["median"] >= goal for way, goal in GOALS.items()},
         "largest_difference": max(one.difference for one in played),
         "new_tokens": sum(one.new_tokens for one in played) / len(played),
-    }
-
-
-def machine() -> dict[str, Any]:
-    """Return what the times depend on beside the code."""
-    packages = ("torch", "transformers", "lm-eval")
-    return {
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "platform": platform.platform(),
-        "fp32_gflops": round(multiplication_rate()),
-        "load_before": round(os.getloadavg()[0], 2),
-        "versions": {"python": platform.python_version()}
-        | {package: version(package) for package in packages},
     }
 
 
@@ -344,12 +302,6 @@ def table(result: dict[str, Any]) -> str:
     )
 
 
-def shown_spread(values: dict[str, float], form: str) -> str:
-    """Write a median and its extremes."""
-    middle, least, greatest = (form.format(values[key]) for key in ("median", "least", "greatest"))
-    return f"{middle} ({least} to {greatest})"
-
-
 def options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -369,7 +321,7 @@ def main() -> int:
     """Time the three ways, write what was found, and return the exit status."""
     asked = options()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)  # it warns of a model that is loaded
-    host = machine()
+    host = machine(("torch", "transformers", "lm-eval"))
     model = load_model(MODEL, batch_size=asked.batch_size, exact=True)
     form = questionnaire(asked.respondents)
     rng = random.Random(SEED)

@@ -26,6 +26,10 @@ survey = typer.Typer(
     help="What people answered, and answers from anywhere scored by it.", no_args_is_help=True
 )
 app.add_typer(survey, name="survey")
+release = typer.Typer(
+    help="Scenarios and dialogues in the form of the published release.", no_args_is_help=True
+)
+app.add_typer(release, name="release")
 
 Params = Annotated[str, typer.Argument(help="A study's YAML file, or its name in params/.")]
 Results = Annotated[Path, typer.Option(help="Where run folders are.")]
@@ -86,6 +90,18 @@ def prepare() -> None:
 
     with plainly():
         typer.echo(embedded.prepare())
+
+
+@model.command("warm-up")
+def warm_up(
+    folder: Annotated[Path | None, typer.Argument(help="Where to write; clca_utils/data.")] = None,
+) -> None:
+    """Train the adapter that teaches the embedded model to act: half an hour on two cores."""
+    from clca_utils import warmup  # noqa: PLC0415 (slow to import, only needed here)
+
+    with plainly():
+        log = warmup.warm_up(folder or warmup.FOLDER)
+        typer.echo(f"{folder or shown(warmup.FOLDER)}: loss {log['loss'].iloc[-10:].mean():.2f}")
 
 
 @survey.command("check")
@@ -178,6 +194,33 @@ def survey_score(
         if out:
             write_text(out.absolute(), table.to_csv(index=False))
             typer.echo(f"The table is in {shown(out.absolute())}.")
+
+
+@release.command("export")
+def release_export(
+    run_folder: Annotated[Path, typer.Argument(help="With scenarios.jsonl and what followed it.")],
+    target: Annotated[Path, typer.Argument(help="Where to write; nothing is overwritten.")],
+) -> None:
+    """Write a run's scenarios, its kept dialogues and their intents as the release does."""
+    from clca_utils.release import export_run  # noqa: PLC0415
+
+    with plainly():
+        typer.echo(export_run(run_folder.absolute(), target.absolute()))
+
+
+@release.command("import")
+def release_import(
+    source: Annotated[
+        Path, typer.Argument(help="A folder with the release's scenarios.jsonl, dialogues.jsonl.")
+    ],
+    run_folder: Annotated[Path, typer.Argument(help="Where to write; nothing is overwritten.")],
+    culture: Annotated[str, typer.Option(help="Its culture: a name in params/cultures or a path.")],
+) -> None:
+    """Make a run folder of the release's lines, for stages 02 to 04 to go on from."""
+    from clca_utils.release import import_run  # noqa: PLC0415
+
+    with plainly():
+        typer.echo(import_run(source.absolute(), run_folder.absolute(), culture))
 
 
 def _all_items(path: Path | None) -> "list[SurveyItem]":

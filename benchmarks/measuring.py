@@ -1,0 +1,53 @@
+"""What the benchmarks share: times, their spread over rounds, and the machine they ran on."""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from statistics import median
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def seconds(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[float, T]:
+    """Return how long a call took, and its result."""
+    start = time.perf_counter()
+    result = work(*args, **kwargs)
+    return time.perf_counter() - start, result
+
+
+def multiplication_rate(size: int = 2048, times: int = 5) -> float:
+    """Return the best rate of multiplying two fp32 matrices, in GFLOP/s (2 n^3 operations)."""
+    one, other = torch.rand(2, size, size)
+    best = min(seconds(torch.matmul, one, other)[0] for _ in range(times))
+    return 2 * size**3 / best / 1e9
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Return the median of some rounds and their extremes."""
+    return {"median": median(values), "least": min(values), "greatest": max(values)}
+
+
+def machine(packages: Sequence[str]) -> dict[str, Any]:
+    """Return what the times depend on beside the code; `packages` are those that do the work."""
+    return {
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "platform": platform.platform(),
+        "fp32_gflops": round(multiplication_rate()),
+        "load_before": round(os.getloadavg()[0], 2),
+        "versions": {"python": platform.python_version()}
+        | {package: version(package) for package in packages},
+    }
+
+
+def shown_spread(values: dict[str, float], form: str) -> str:
+    """Write a median and its extremes."""
+    middle, least, greatest = (form.format(values[key]) for key in ("median", "least", "greatest"))
+    return f"{middle} ({least} to {greatest})"
