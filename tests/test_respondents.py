@@ -32,7 +32,9 @@ from clca_utils.respondents import (
 )
 
 GERMAN = load_culture("german")
-CULTURES = [load_culture(file.stem) for file in sorted((ROOT / "params/cultures").glob("*.yaml"))]
+SHIPPED = [load_culture(file.stem) for file in sorted((ROOT / "params/cultures").glob("*.yaml"))]
+CULTURES = [one for one in SHIPPED if language_of(one, "native") in languages()]
+"""Those in whose language respondents can be described."""
 WORDS = {language: persona_words(language) for language in languages()}
 
 TOLD = {

@@ -575,7 +575,7 @@ def test_a_real_server_acts_a_dialogue_to_its_end(real):
     model = ServerModel("real", real)
     scenario = adapt_all(load_seeds()[:1], load_culture("german"), seed=1)[0]
     sampling = Sampling(max_turns=2, max_new_tokens=16, temperature=0.8, top_p=0.9, decoding="free")
-    played = list(simulate((model, model), [(scenario, 0), (scenario, 1)], 1, sampling, 2))
+    played = list(simulate((model, model), [(scenario, 0), (scenario, 1)], 1, sampling, live=2))
     assert sorted(place for place, _ in played) == [0, 1]
     for _, dialogue in played:
         assert dialogue.ended in get_args(Dialogue.model_fields["ended"].annotation)

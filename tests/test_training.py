@@ -187,14 +187,6 @@ def test_each_line_is_answered_by_its_intent(scenario, dialogue, intents):
     assert not any(person.secret in text for person in scenario.people)
 
 
-@pytest.mark.parametrize(
-    ("tasks", "made"),
-    [
-        (["imitation"], ["imitation"] * 2),
-        (["intent"], ["intent"]),
-        (["imitation", "intent"], ["imitation", "imitation", "intent"]),
-    ],
-)
 def test_a_line_without_a_readable_intent_is_not_answered(scenario, dialogue, intents):
     empty = {"intent": "", "expectation": ""}
     some = [intents[0].model_copy(update=empty), *intents[1:]]
@@ -208,6 +200,14 @@ def test_a_line_without_a_readable_intent_is_not_answered(scenario, dialogue, in
     assert intent_example(scenario, dialogue, none) == []
 
 
+@pytest.mark.parametrize(
+    ("tasks", "made"),
+    [
+        (["imitation"], ["imitation"] * 2),
+        (["intent"], ["intent"]),
+        (["imitation", "intent"], ["imitation", "imitation", "intent"]),
+    ],
+)
 def test_the_tasks_asked_for_are_built(scenario, dialogue, intents, tasks, made):
     other = dialogue.model_copy(update={"id": "german-loan-1"})
     examples = build_examples([scenario], [dialogue], intents, tasks)

@@ -30,7 +30,7 @@ STUDY = {
     "scenario_adaptation": {"n_scenarios": 2},
     "dialogue_simulation": {
         "max_turns": 3,
-        "max_new_tokens": 12,
+        "max_new_tokens": 20,
         "batch_size": 1,
         "reject_confidence": 1.0,
     },

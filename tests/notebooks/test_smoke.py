@@ -26,8 +26,8 @@ from clca_utils.survey import country_shares, load_marginals
 from clca_utils.transformers_model import load_weights, unwarned
 
 FIGURES = {
-    "scenarios", "dialogues", "agreement", "intents", "loss", "distance", "distribution",
-    "calibration", "position", "moved_items", "map_values",
+    "scenarios", "dialogues", "agreement", "intents", "intent_agreement", "loss", "distance",
+    "distribution", "calibration", "position", "moved_items", "map_values",
 }  # fmt: skip
 CHECKED = {
     "paraphrase", "retest 1", "retest 2", "prompt: none", "prompt: descriptors", "prompt: persona",
