@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, cast
 import pandas as pd
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
-from measuring import machine, seconds, shown_spread, spread
+from measuring import machine, machine_told, seconds, shown_spread, spread
 
 from clca_utils.asking import Questionnaire, item_prompt, weigh_items
 from clca_utils.chat_model import Conversation
@@ -282,8 +282,6 @@ def table(result: dict[str, Any]) -> str:
         ratio = shown_spread(result["times_as_fast"][way], "{:.1f}x") if way in GOALS else ""
         goal = f"{GOALS[way]}x" if way in GOALS else ""
         lines.append(f"| {name} | {rate} | {ratio} | {goal} |")
-    host = result["machine"]
-    versions = ", ".join(f"{name} {number}" for name, number in host["versions"].items())
     return "\n".join(
         [
             *lines,
@@ -293,9 +291,7 @@ def table(result: dict[str, Any]) -> str:
             "one question in one order of its options, asked as one respondent. Log-probabilities "
             f"of harness and study differ by {result['largest_difference']:.1e} at most.",
             "",
-            f"{result['model']} in fp32; {host['cores']} cores ({host['instructions']}), "
-            f"torch on {host['threads']} of them, {host['fp32_gflops']} GFLOP/s in fp32 matrix "
-            f"products, load {host['load_before']} before; {versions}.",
+            f"{result['model']} in fp32; {machine_told(result['machine'])}",
             "",
             *([f"{BUSY} ({', '.join(unsteady(result))}).", ""] if unsteady(result) else []),
         ]

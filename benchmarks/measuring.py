@@ -47,6 +47,16 @@ def machine(packages: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def machine_told(host: dict[str, Any]) -> str:
+    """Say in a sentence what `machine` found."""
+    versions = ", ".join(f"{name} {number}" for name, number in host["versions"].items())
+    return (
+        f"{host['cores']} cores ({host['instructions']}), torch on {host['threads']} of them, "
+        f"{host['fp32_gflops']} GFLOP/s in fp32 matrix products, load {host['load_before']} "
+        f"before; {versions}."
+    )
+
+
 def shown_spread(values: dict[str, float], form: str) -> str:
     """Write a median and its extremes."""
     middle, least, greatest = (form.format(values[key]) for key in ("median", "least", "greatest"))

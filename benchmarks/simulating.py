@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import psutil
 import torch
-from measuring import machine, seconds, shown_spread, spread
+from measuring import machine, machine_told, seconds, shown_spread, spread
 from numpy.typing import NDArray
 from transformers import LogitsProcessor, LogitsProcessorList, TopPLogitsWarper
 
@@ -203,8 +203,6 @@ def table(result: dict[str, Any]) -> str:
         rate = shown_spread(rates[way], "{:.2f}")
         high = f"{memory[way]:.1f}"
         lines.append(f"| {name} | {rate} | {ratio if way == 'alone' else ''} | {high} |")
-    host = result["machine"]
-    versions = ", ".join(f"{name} {number}" for name, number in host["versions"].items())
     return "\n".join(
         [
             *lines,
@@ -214,9 +212,7 @@ def table(result: dict[str, Any]) -> str:
             f"{result['rounds'] * result['each']} by the study, of {result['words']:.0f} words on "
             "average; those played by both are the same to the letter.",
             "",
-            f"{result['model']} in fp32; {host['cores']} cores ({host['instructions']}), "
-            f"torch on {host['threads']} of them, {host['fp32_gflops']} GFLOP/s in fp32 matrix "
-            f"products, load {host['load_before']} before; {versions}.",
+            f"{result['model']} in fp32; {machine_told(result['machine'])}",
             "",
         ]
     )
