@@ -41,6 +41,9 @@ actions apart, short enough to be one token each in most vocabularies."""
 
 SILENCE = " stays silent."
 
+DECIMALS = 3
+"""Of recorded probabilities: what lies behind them hangs on how prompts were batched."""
+
 PER_SPEAKER = 2048
 """How many tokens of one speaker's view of a dialogue are remembered from turn to turn."""
 
@@ -299,7 +302,7 @@ def prefilled_turns(
                 action=action,
                 text=words_of(action, text),
                 forced=forced / (forced + len(text)),
-                format_mass=mass,
+                format_mass=round(mass, DECIMALS),
             )
         )
     return turns

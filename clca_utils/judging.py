@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from clca_utils.chat_model import ChatModel, Conversation, assistant, system, user
-from clca_utils.dialogue import Dialogue
+from clca_utils.dialogue import DECIMALS, Dialogue
 from clca_utils.files import StudyError, seed_of
 from clca_utils.form import form_problem
 from clca_utils.scenario import Scenario
@@ -126,7 +126,7 @@ def judge_by_model(
         Verdict(
             aspect=aspect,
             label=label,
-            confidence=float(row.max()),
+            confidence=round(float(row.max()), DECIMALS),
             reason=reason,
             judge=model.name,
         )
