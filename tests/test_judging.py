@@ -2,29 +2,15 @@
 
 import numpy as np
 import pytest
+from test_form import talk
 
 from clca_utils.adaptation import adapt_all
 from clca_utils.chat_model import ScriptedModel
 from clca_utils.culture import load_culture
-from clca_utils.dialogue import Dialogue, Turn
 from clca_utils.judging import Verdict, decide, decide_again, judge, judge_form, judge_prompt
 from clca_utils.scenario import load_seeds
 
 SCENE, OTHER = adapt_all(load_seeds()[:2], load_culture("german"), seed=1)
-
-
-def talk(*lines, ended="turn limit", scene=SCENE):
-    """Return a dialogue; a line is words, or an action and its text."""
-    told = [line if isinstance(line, tuple) else ("speak", line) for line in lines]
-    turns = [
-        Turn(index=i, speaker=scene.people[i % 2].name, action=action, text=text, forced=0,
-             format_mass=None)
-        for i, (action, text) in enumerate(told)
-    ]  # fmt: skip
-    return Dialogue(
-        id=f"{scene.id}-0", scenario_id=scene.id, culture="German", sample=0, seed=1,
-        simulators=("m", "m"), turns=turns, ended=ended,
-    )  # fmt: skip
 
 
 GOOD = talk("Do come in.", "Thank you, gladly.", ("non-verbal", "smiles"), ("leave", ""))
