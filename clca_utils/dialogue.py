@@ -87,7 +87,7 @@ class Sampling(BaseModel):
     temperature: float
     top_p: float
     decoding: Literal["prefilled", "free"] = "prefilled"
-    no_repeat: int = Field(5, description="see `ChatModel.generate`; of prefilled decoding only")
+    no_repeat: int = Field(12, description="see `ChatModel.generate`; of prefilled decoding only")
     candidates: int = Field(1, description="lines written for a turn, of which the best is kept")
 
 

@@ -220,8 +220,8 @@ class ModelFile(Section):
     """A file of `params/models`: where the model comes from, and its own training settings.
 
     Either `source` names weights, or `server` a model that is served elsewhere and only plays,
-    judges and annotates. `warmup` names an adapter that is put on the weights for these three
-    (stages 01 to 03); what learns and is asked the survey is the model without it.
+    judges and annotates. `warmup` names an adapter that is put on the weights where the model plays
+    (stage 02); what judges, annotates, learns and is asked the survey is the model without it.
     """
 
     name: str

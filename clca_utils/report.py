@@ -134,6 +134,13 @@ def run_figures(run: Path, seed: int = 0) -> dict[str, Figure]:
     if (run / "intents.jsonl").is_file():
         intents = read_records(run / "intents.jsonl", Intent)
         drawn["intents"] = figures.intent_figure(intent_table(intents))
+    for name, draw in (
+        ("judge_agreement", figures.agreement_figure),
+        ("intent_agreement", figures.intent_agreement_figure),
+    ):
+        if (path := run / f"{name}.csv").is_file():
+            measured = pd.read_csv(path, float_precision="round_trip")
+            drawn |= {name: draw(measured)} if len(measured) else {}
     if (run / "training_log.csv").is_file():
         drawn["loss"] = figures.loss_figure(pd.read_csv(run / "training_log.csv"))
     if (run / "tables").is_dir():

@@ -78,10 +78,16 @@ class Stage:
 
 
 TOLD = ("scenarios.jsonl", "dialogues.jsonl", "judgements.jsonl", "intents.jsonl")
+AGREEMENTS = ("judge_agreement.csv", "intent_agreement.csv")
 SIMULATION = (
     Stage("01_scenario_adaptation", (), TOLD[:1], ("seed_scenarios.jsonl",)),
-    Stage("02_dialogue_simulation", TOLD[:1], TOLD[1:3], ("authored", "paper_dialogues.csv")),
-    Stage("03_intent_extraction", TOLD[:3], TOLD[3:], ("authored",)),
+    Stage(
+        "02_dialogue_simulation",
+        TOLD[:1],
+        (*TOLD[1:3], AGREEMENTS[0]),
+        ("authored", "paper_dialogues.csv"),
+    ),
+    Stage("03_intent_extraction", TOLD[:3], (*TOLD[3:], AGREEMENTS[1]), ("authored",)),
 )
 LEARNING = (
     Stage("04_fine_tuning", TOLD, ("adapter", "training_log.csv"), ("authored",)),
@@ -94,7 +100,7 @@ LEARNING = (
 )
 REPORT = Stage(
     "06_paper_figures",
-    ("metrics", *TOLD, "training_log.csv", "tables"),
+    ("metrics", *TOLD, *AGREEMENTS, "training_log.csv", "tables"),
     ("figures", "tables"),
     ("items",),
 )

@@ -15,6 +15,8 @@ from test_comparison import MODEL, WORLD, answers, compared
 from clca_utils import report
 from clca_utils.comparison import PLACES, Comparison, places, write_comparison
 from clca_utils.files import StudyError, write_metrics, write_records, write_text
+from clca_utils.gold import GoldCase, agreement
+from clca_utils.intent_gold import agreement_table
 from clca_utils.items import load_items
 from clca_utils.judging import decide, judge_form
 from clca_utils.uncertainty import survey_metrics
@@ -203,12 +205,18 @@ def run(tmp_path, scenario, dialogue, intents, survey):
     judgement = decide(dialogue.id, [judge_form(scenario, dialogue)], 0.9, ())
     write_records(tmp_path / "judgements.jsonl", [judgement])
     write_records(tmp_path / "intents.jsonl", intents)
+    case = GoldCase(kind="authored", source=dialogue.id, scenario=scenario, dialogue=dialogue)
+    judged = agreement([case], [judgement])
+    annotated = agreement_table([dialogue], intents, intents)
+    write_text(tmp_path / "judge_agreement.csv", judged.to_csv(index=False))
+    write_text(tmp_path / "intent_agreement.csv", annotated.to_csv(index=False))
     log = pd.DataFrame({"step": [1, 2], "epoch": [0.5, 1.0], "loss": [3.0, 2.0]})
     write_text(tmp_path / "training_log.csv", log.to_csv(index=False))
     write_comparison(survey, tmp_path / "tables")
     return tmp_path
 
 
+AGREEMENT = ["judge_agreement", "intent_agreement"]
 SURVEY_FIGURES = ["distance", "distribution", "calibration", "position", "moved_items"]
 
 
@@ -218,7 +226,7 @@ def words(figure: Figure) -> str:
 
 def test_every_figure_of_a_whole_run_is_drawn(run):
     drawn = report.run_figures(run)
-    names = ["scenarios", "dialogues", "intents", "loss", *SURVEY_FIGURES, "map_values"]
+    names = ["scenarios", "dialogues", "intents", *AGREEMENT, "loss", *SURVEY_FIGURES, "map_values"]
     assert list(drawn) == names
     assert all(isinstance(figure, Figure) and figure.axes for figure in drawn.values())
     assert plt.get_fignums() == []
@@ -241,6 +249,8 @@ def test_figures_of_tables_read_back_are_those_of_the_stage(run, survey):
         ("scenarios.jsonl", ["scenarios"]),
         ("judgements.jsonl", ["dialogues"]),
         ("intents.jsonl", ["intents"]),
+        ("judge_agreement.csv", ["judge_agreement"]),
+        ("intent_agreement.csv", ["intent_agreement"]),
         ("training_log.csv", ["loss"]),
         ("tables", SURVEY_FIGURES),
     ],
