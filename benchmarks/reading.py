@@ -1,7 +1,7 @@
 """A blind reading of simulated conversations: writes the texts to read, and counts what was found.
 
-    python benchmarks/reading.py write    # texts.md to be read, key.json to be kept from the reader
-    python benchmarks/reading.py count    # after that: README.md, from key.json and each reading-*.md
+    python benchmarks/reading.py write   # texts.md to be read; key.json to be kept from the reader
+    python benchmarks/reading.py count   # then: counts.md, from key.json and each reading-*.md
 
 Twenty conversations on scenes to learn from, which the warm-up knows under other names; twenty on
 held-out scenes, which it does not; five authored ones as a control. Cultures are drawn by lot.
@@ -29,7 +29,8 @@ from clca_utils.plays import load_plays, stage
 from clca_utils.scenario import Persona, Scenario, draw_seeds, load_seeds
 
 MODEL, SEED, EACH, CONTROLS, RUN = "smollm2-135m", 11, 20, 5, 6
-SAMPLING = Sampling(max_turns=8, max_new_tokens=48, temperature=0.7, top_p=0.9)
+SAMPLING = Sampling(max_turns=8, max_new_tokens=48, temperature=0.8, top_p=0.95)
+"""As a study plays by default, with room for plays of eight lines."""
 KINDS = {
     "known": "simulated, on a scene to learn from",
     "held-out": "simulated, on a held-out scene",
@@ -98,7 +99,7 @@ def borrowed(scenes: Sequence[Scenario], talks: Sequence[Dialogue]) -> float:
 def write(folder: Path) -> None:
     """Simulate, and write what is read and what is kept from the reader."""
     played = casts()
-    model = load_chat(MODEL, batch_size=16, memory=2**16)
+    model = load_chat(MODEL, batch_size=16, memory=2**16, acting=True)
     pairs = [(scene, 0) for _, scene in played]
     acted = dict(simulate((model, model), pairs, SEED, SAMPLING, live=16))
     read = [(kind, scene, acted[place]) for place, (kind, scene) in enumerate(played)]
@@ -107,9 +108,7 @@ def write(folder: Path) -> None:
     texts = [told(number, scene, talk) for number, (_, scene, talk) in enumerate(read, 1)]
     title = "# The conversations, in the order in which they were read\n"
     write_text(folder / "texts.md", "\n".join([title, *texts]))
-    of = {
-        kind: [(scene, talk) for one, scene, talk in read if one == kind] for kind in KINDS
-    }
+    of = {kind: [(scene, talk) for one, scene, talk in read if one == kind] for kind in KINDS}
     key = {
         "made_by": {
             "model": f"{MODEL} with its warm-up",

@@ -222,9 +222,9 @@ def options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--each", type=int, default=48, help="conversations a round, by the study")
+    parser.add_argument("--each", type=int, default=45, help="conversations a round, by the study")
     parser.add_argument("--alone", type=int, default=2, help="of them, also one at a time")
-    parser.add_argument("--live", type=int, default=48, help="acted at once")
+    parser.add_argument("--live", type=int, default=45, help="acted at once")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
     return parser.parse_args()
 

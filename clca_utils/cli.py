@@ -96,7 +96,7 @@ def prepare() -> None:
 def warm_up(
     folder: Annotated[Path | None, typer.Argument(help="Where to write; clca_utils/data.")] = None,
 ) -> None:
-    """Train the adapter that teaches the embedded model to act: half an hour on two cores."""
+    """Train the adapter that teaches the embedded model plays: half a day on two cores."""
     from clca_utils import warmup  # noqa: PLC0415 (slow to import, only needed here)
 
     with plainly():
