@@ -32,7 +32,7 @@ def test_turns_alternate_and_use_every_action():
         assert all(line.action != "leave" for line in play.lines[:-1])
         assert all(line.action == "speak" for line in play.lines[:2])
         actions.update(line.action for line in play.lines)
-    assert all(actions[action] >= 10 for action in ("none", "non-verbal", "leave"))
+    assert all(actions[action] >= 5 for action in ("none", "non-verbal", "leave"))
 
 
 @pytest.mark.parametrize("culture", ["american", "chinese", "german", "japanese", "turkish"])
