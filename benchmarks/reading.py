@@ -63,8 +63,8 @@ def controls() -> list[Read]:
     return found
 
 
-def told(number: int, scene: Scenario, talk: Dialogue) -> str:
-    """Write a conversation as it is read, with what the reader must know to judge it."""
+def introduced(number: int, scene: Scenario) -> str:
+    """Write what a reader must know to judge a conversation."""
 
     def who(one: Persona) -> str:
         return (
@@ -73,8 +73,12 @@ def told(number: int, scene: Scenario, talk: Dialogue) -> str:
         )
 
     people = "\n".join(map(who, scene.people))
-    lines = "\n".join(f"> {line}  " for line in talk.transcript().split("\n"))
-    return f"## {number}\n\n{scene.setting}\n\n{people}\n\n{lines}\n"
+    return f"## {number}\n\n{scene.setting}\n\n{people}\n"
+
+
+def quoted(talk: Dialogue) -> str:
+    """Write the lines of a conversation as a quotation."""
+    return "\n".join(f"> {line}  " for line in talk.transcript().split("\n"))
 
 
 def borrowed(scenes: Sequence[Scenario], talks: Sequence[Dialogue]) -> float:
@@ -105,7 +109,10 @@ def write(folder: Path) -> None:
     read = [(kind, scene, acted[place]) for place, (kind, scene) in enumerate(played)]
     read += controls()
     random.Random(f"{SEED}/order").shuffle(read)
-    texts = [told(number, scene, talk) for number, (_, scene, talk) in enumerate(read, 1)]
+    texts = [
+        f"{introduced(number, scene)}\n{quoted(talk)}\n"
+        for number, (_, scene, talk) in enumerate(read, 1)
+    ]
     title = "# The conversations, in the order in which they were read\n"
     write_text(folder / "texts.md", "\n".join([title, *texts]))
     of = {kind: [(scene, talk) for one, scene, talk in read if one == kind] for kind in KINDS}

@@ -44,7 +44,10 @@ def test_a_source_notebook_is_valid_and_has_no_outputs(path):
     for cell in cells(path):
         assert cell.outputs == []
         assert cell.execution_count is None
-    assert "papermill" not in json.loads(path.read_text())["metadata"]
+    raw = json.loads(path.read_text())
+    assert "papermill" not in raw["metadata"]
+    ids = [cell["id"] for cell in raw["cells"]]
+    assert len(set(ids)) == len(ids)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
