@@ -2,6 +2,13 @@
 
 from typing import Literal, get_args
 
+Task = Literal["imitation", "intent"]
+"""What is learnt from a conversation; see `examples`."""
+
+Batching = Literal["random", "by_length", "packed"]
+"""How training examples share a batch: drawn by lot, beside others of about the same length, or
+several in one row up to the longest length, which none can see across."""
+
 ItemSet = Literal["values", "map", "all"]
 """Which items are asked: the 44, those of the cultural map, or both."""
 

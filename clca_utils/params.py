@@ -1,7 +1,8 @@
 """The parameter file of a study: one YAML says all of one run, and every slip in it is named.
 
 A parameter's value comes from the study file, else from the model's file, else from the default
-here. The defaults are also those of the notebooks' parameter cells.
+here; of stage 04, a named recipe stands between the last two. The defaults are also those of the
+notebooks' parameter cells.
 """
 
 import difflib
@@ -22,7 +23,17 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from clca_utils.choices import CHECKS, PERSONAL, Check, ItemSet, Method, Orders, Prompt
+from clca_utils.choices import (
+    CHECKS,
+    PERSONAL,
+    Batching,
+    Check,
+    ItemSet,
+    Method,
+    Orders,
+    Prompt,
+    Task,
+)
 from clca_utils.culture import load_culture
 from clca_utils.files import ROOT, StudyError, locate, read_yaml, shown
 from clca_utils.items import load_items
@@ -33,6 +44,7 @@ from clca_utils.survey import load_survey, people_of
 
 STUDIES = ROOT / "params"
 MODELS = ROOT / "params" / "models"
+RECIPES = ROOT / "params" / "recipes"
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
@@ -59,6 +71,13 @@ def _folder(name: str) -> str:
     if not re.fullmatch(r"[a-z0-9-]+", name):
         raise ValueError("should be small letters, digits and hyphens, as in my-study")
     return name
+
+
+def _some(weights: dict[Task, float]) -> dict[Task, float]:
+    """Refuse weights of which none is above 0."""
+    if not any(weights.values()):
+        raise ValueError("should give one task at least a weight above 0")
+    return weights
 
 
 def _layers(names: str) -> str:
@@ -99,6 +118,15 @@ def _model(name: str) -> str:
         return read_model(name).name if name else name
     except StudyError as error:
         raise ValueError(f"names no model ({error})") from None
+
+
+def _recipe(name: str) -> str:
+    """Refuse a recipe that has no file, or one that does not fit; an empty name stands for none."""
+    try:
+        read_recipe(name)
+    except StudyError as error:
+        raise ValueError(f"names no recipe ({error})") from None
+    return name
 
 
 class Section(BaseModel):
@@ -149,9 +177,10 @@ class FineTuning(Section):
     """Stage 04: data and tasks, LoRA and optimisation."""
 
     learn_from: Literal["simulated", "authored", "both"] = "simulated"
-    tasks: Annotated[list[Literal["imitation", "intent"]], AfterValidator(_distinct)] = Field(
-        ["imitation", "intent"], min_length=1
-    )
+    tasks: Annotated[dict[Task, Annotated[float, Field(ge=0, le=100)]], AfterValidator(_some)] = {
+        "imitation": 1.0,
+        "intent": 1.0,
+    }
     epochs: int = Field(1, ge=1, le=1000)
     learning_rate: Annotated[float, BeforeValidator(_scientific)] = Field(2.0e-4, gt=0, le=1)
     lora_rank: int = Field(8, ge=1, le=4096)
@@ -161,6 +190,7 @@ class FineTuning(Section):
     modules_to_save: list[str] = []
     batch_size: int = Field(4, ge=1)
     gradient_accumulation: int = Field(2, ge=1)
+    batching: Batching = "by_length"
     max_length: int = Field(1024, ge=16)
     checkpoint_steps: int = Field(10, ge=1)
 
@@ -205,6 +235,7 @@ class Study(Section):
     cultures: Annotated[list[str], AfterValidator(_distinct)] = Field(min_length=1)
     models: Annotated[list[str], AfterValidator(_distinct)] = Field(min_length=1)
     simulator: str = ""
+    recipe: Annotated[str, AfterValidator(_recipe)] = ""
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], AfterValidator(_distinct)] = (
         Field([1], min_length=1)
     )
@@ -228,6 +259,7 @@ class ModelFile(Section):
     source: str = ""
     warmup: Annotated[str, AfterValidator(_existing)] = ""
     server: ServerSettings | None = None
+    recipe: Annotated[str, AfterValidator(_recipe)] = ""
     fine_tuning: FineTuning = FineTuning()
 
     @model_validator(mode="after")
@@ -308,6 +340,25 @@ def read_model(name: str) -> ModelFile:
     return model
 
 
+def read_recipe(name: str) -> FineTuning:
+    """Read a recipe, settings of stage 04 by their name in `params/recipes`; "" is an empty one.
+
+    Raises:
+        StudyError: The name is unknown, or fields of the file do not fit; all are told.
+    """
+    path = RECIPES / f"{name}.yaml"
+    if not name:
+        return FineTuning()
+    if not path.is_file():
+        hint = advice(name, (file.stem for file in RECIPES.glob("*.yaml")))
+        raise StudyError(f"There is no recipe '{name}' in params/recipes; {hint}")
+    try:
+        return FineTuning.model_validate(read_yaml(path))
+    except ValidationError as error:
+        told = [f"{shown(path)}: {complaint(one, FineTuning)}" for one in error.errors()]
+        raise StudyError("\n".join(told)) from None
+
+
 def model_source(name: str) -> str:
     """Return what transformers loads for a model: a folder or a hub id.
 
@@ -377,12 +428,19 @@ def unteachable(study: Study) -> list[str]:
 
 
 def parameters(study: Study, section: str, model: str) -> dict[str, Any]:
-    """Return a section's parameters for a model: study file over model file over defaults."""
+    """Return a section's parameters for a model: study file over model file over defaults.
+
+    Of stage 04, a recipe named by the study, else by the model, stands between the last two.
+    """
     given: Section = getattr(study, section)
-    if section == "fine_tuning":
-        own = read_model(model).fine_tuning.model_dump(exclude_unset=True)
-        given = FineTuning.model_validate(own | given.model_dump(exclude_unset=True))
-    return given.model_dump()
+    if section != "fine_tuning":
+        return given.model_dump()
+    own = read_model(model)
+    layers = [read_recipe(study.recipe or own.recipe), own.fine_tuning, study.fine_tuning]
+    named = [layer.model_dump(exclude_unset=True) for layer in layers]
+    return FineTuning.model_validate(
+        {k: v for layer in named for k, v in layer.items()}
+    ).model_dump()
 
 
 def unsurveyed(study: Study) -> list[str]:

@@ -26,10 +26,11 @@ from clca_utils.chat_model import assistant
 from clca_utils.culture import load_culture
 from clca_utils.dialogue import Dialogue, as_play
 from clca_utils.embedded import HUB_ID, prepare
+from clca_utils.examples import Example, tokenize
 from clca_utils.files import DATA, digest, write_json, write_text
 from clca_utils.plays import PLAYS, load_plays, stage
 from clca_utils.scenario import Scenario, load_seeds
-from clca_utils.training import Example, save_adapter, tokenize
+from clca_utils.training import save_adapter
 from clca_utils.transformers_model import load_tokenizer, load_weights, unwarned
 
 FOLDER = DATA / "warmup"

@@ -32,7 +32,7 @@ MINIMAL = {"study": "tiny", "cultures": ["german"], "models": ["small"]}
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     """Return a writer of study files, among two cultures and two models."""
-    for attribute in ("cultures", "models"):
+    for attribute in ("cultures", "models", "recipes"):
         (tmp_path / attribute).mkdir()
     for name in ("german", "japanese"):
         text = yaml.safe_dump(CULTURE | {"name": name})
@@ -43,6 +43,7 @@ def write(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(culture, "FOLDER", tmp_path / "cultures")
     monkeypatch.setattr(params, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(params, "RECIPES", tmp_path / "recipes")
     monkeypatch.setattr(params, "STUDIES", tmp_path)
 
     def writer(content: object = None, **changes: object) -> Path:
@@ -92,7 +93,7 @@ def test_the_defaults_are_those_agreed_with_the_notebooks():
         },
         "fine_tuning": {
             "learn_from": "simulated",
-            "tasks": ["imitation", "intent"],
+            "tasks": {"imitation": 1.0, "intent": 1.0},
             "epochs": 1,
             "learning_rate": 2.0e-4,
             "lora_rank": 8,
@@ -102,6 +103,7 @@ def test_the_defaults_are_those_agreed_with_the_notebooks():
             "modules_to_save": [],
             "batch_size": 4,
             "gradient_accumulation": 2,
+            "batching": "by_length",
             "max_length": 1024,
             "checkpoint_steps": 10,
         },
@@ -207,7 +209,8 @@ def test_a_slip_is_told_in_a_sentence(write, changes, sentence):
         ("intent_extraction", "batch_size", [0]),
         ("intent_extraction", "gold", [-1, 2.5, "2", None]),
         ("fine_tuning", "learn_from", ["gold", "", None, ["both"]]),
-        ("fine_tuning", "tasks", [[], ["imitate"], "intent", ["intent", "intent"]]),
+        ("fine_tuning", "tasks", [{}, {"imitate": 1}, "intent", ["intent"], {"intent": 0}]),
+        ("fine_tuning", "tasks", [{"intent": -1}, {"intent": 101}, {"intent": "often"}]),
         ("fine_tuning", "epochs", [0, 1.0]),
         ("fine_tuning", "learning_rate", [0, -1e-4, 2, "fast", "nan", "1e5", True]),
         ("fine_tuning", "lora_rank", [0]),
@@ -217,6 +220,7 @@ def test_a_slip_is_told_in_a_sentence(write, changes, sentence):
         ("fine_tuning", "modules_to_save", ["lm_head", [1]]),
         ("fine_tuning", "batch_size", [0]),
         ("fine_tuning", "gradient_accumulation", [0]),
+        ("fine_tuning", "batching", ["length", "", None, True]),
         ("fine_tuning", "max_length", [0]),
         ("fine_tuning", "checkpoint_steps", [0]),
         ("wvs_analysis", "survey", ["absent.csv", None]),
@@ -249,6 +253,35 @@ def test_every_parameter_has_an_impossible_value_that_is_tested():
     (mark,) = [m for m in test_an_impossible_value_names_its_field.pytestmark if m.args]
     tested = {(section, name) for section, name, _ in mark.args[1]}
     assert tested == {(s, name) for s, schema in SECTIONS.items() for name in schema.model_fields}
+
+
+def test_a_recipe_stands_behind_the_model_and_the_study(write, tmp_path):
+    (tmp_path / "recipes" / "long.yaml").write_text("epochs: 9\nlora_rank: 2\nlora_alpha: 4\n")
+    (tmp_path / "recipes" / "short.yaml").write_text("epochs: 2\n")
+    (tmp_path / "models" / "own.yaml").write_text(
+        "name: own\nsource: org/own\nrecipe: long\nfine_tuning: {lora_rank: 3}\n"
+    )
+
+    def trained(model: str, **study: object) -> tuple[int, int, float]:
+        read = load_study(write(models=[model], **study))
+        found = params.parameters(read, "fine_tuning", model)
+        return found["epochs"], found["lora_rank"], found["lora_alpha"]
+
+    assert trained("own") == (9, 3, 4)
+    assert trained("own", fine_tuning={"epochs": 1}) == (1, 3, 4)
+    assert trained("own", recipe="short") == (2, 3, 16)
+    assert trained("small", recipe="long") == (9, 2, 4)
+    assert trained("small") == (1, 8, 16)
+
+
+def test_a_recipe_that_is_unknown_or_does_not_fit_is_told(write, tmp_path):
+    (tmp_path / "recipes" / "long.yaml").write_text("epochs: 0\n")
+    assert "recipe names no recipe (There is no recipe 'lng'" in refusal(write(recipe="lng"))
+    assert "did you mean 'long'?" in refusal(write(recipe="lng"))
+    told = refusal(write(recipe="long"))
+    assert "long.yaml: epochs should be greater than or equal to 1, found 0" in told
+    (tmp_path / "recipes" / "long.yaml").write_text("epoch: 1\n")
+    assert "there is no key 'epoch'; did you mean 'epochs'?" in refusal(write(recipe="long"))
 
 
 def test_a_served_model_plays_but_does_not_learn(write, tmp_path):
@@ -548,10 +581,11 @@ def test_the_shipped_models_are_read(name):
 
 def test_the_papers_models_train_as_the_paper_prints():
     content = yaml.safe_load((ROOT / "params" / "paper.yaml").read_text())
+    study = load_study("paper")
     others = {content["simulator"], "smollm2-135m", "local-server"}
     assert set(content["models"]) | others == set(SHIPPED)
     for name in content["models"]:
-        own = read_model(name).fine_tuning
+        own = params.FineTuning(**params.parameters(study, "fine_tuning", name))
         assert own.batch_size * own.gradient_accumulation == 8
         assert (own.lora_rank, own.target_modules, own.max_length) == (4, "q_proj,v_proj", 2048)
         assert own.epochs == (1 if "qwen" in name else 3)

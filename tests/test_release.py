@@ -13,6 +13,7 @@ from clca_utils.chat_model import ScriptedModel
 from clca_utils.cli import app
 from clca_utils.culture import load_culture
 from clca_utils.dialogue import Dialogue, Sampling, Turn, simulate
+from clca_utils.examples import build_examples
 from clca_utils.figures import dialogue_figure, scenario_figure
 from clca_utils.files import StudyError, read_records, write_records
 from clca_utils.intent import Intent, extract
@@ -34,7 +35,6 @@ from clca_utils.release import (
     write_release,
 )
 from clca_utils.tables import judgement_table, slot_table, turn_table
-from clca_utils.training import build_examples
 
 # what goes wrong most easily: quotes, braces, the mark, line separators, other scripts
 TEXTS = st.text() | st.sampled_from(
@@ -543,10 +543,10 @@ def test_an_imported_run_goes_on_to_training_and_back_out(tmp_path):
     judgements = read_records(run / "judgements.jsonl", Judgement)
     intents = read_records(run / "intents.jsonl", Intent)
     kept = kept_dialogues(dialogues, judgements)
-    examples = build_examples(scenarios, kept, intents, ["imitation", "intent"])
+    examples = build_examples(scenarios, kept, intents, {"imitation": 1.0, "intent": 1.0}, 1)
     assert [example.task for example in examples].count("intent") == 1
     assert [example.task for example in examples].count("imitation") == 4
-    assert examples[2].messages[-1]["content"] == "Ana ends it."
+    assert examples[-1].messages[-1]["content"] == "Ana ends it."
     # stage 03 asks about every turn, and the report draws what it draws of any run
     turns = [(scenarios[0], kept[1], turn) for turn in kept[1].turns]
     model = ScriptedModel(["to be polite."] * 3, [[-1.0, -2.0]] * 6)

@@ -1,12 +1,10 @@
-"""Training: what is learnt from, which tokens count, and that a killed run ends the same."""
+"""Training: which tokens carry loss, what is written, and that a killed run ends the same."""
 
-import copy
-import html
 import os
-import re
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,66 +12,19 @@ import pandas as pd
 import pytest
 import torch
 import trl
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from clca_utils import training
 from clca_utils.chat_model import assistant, system, user
-from clca_utils.dialogue import as_reply, told
 from clca_utils.embedded import prepare
+from clca_utils.examples import Example, tokenize
 from clca_utils.files import StudyError, read_json
-from clca_utils.training import (
-    Example,
-    StepBar,
-    assistant_spans,
-    build_examples,
-    imitation_examples,
-    intent_example,
-    last_whole_checkpoint,
-    layers,
-    mask_html,
-    tokenize,
-    train_adapter,
-)
+from clca_utils.params import FineTuning
+from clca_utils.training import ByLength, StepBar, last_whole_checkpoint, layers, train_adapter
 from clca_utils.transformers_model import load_tokenizer
-
-# Chat templates in the manner of other families, and how each writes what the assistant says.
-ALTERNATE = (
-    "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
-    "{{ raise_exception('roles must alternate, user first') }}{% endif %}{% endfor %}"
-)
-TEMPLATES = {
-    "chatml": ("", "{}<|im_end|>"),
-    "llama 3": (
-        "{% for m in messages %}<|head|>{{ m.role }}<|/head|>\n\n{{ m.content | trim }}<|eot|>"
-        "{% endfor %}{% if add_generation_prompt %}<|head|>assistant<|/head|>\n\n{% endif %}",
-        "{}<|eot|>",
-    ),
-    "mistral": (
-        ALTERNATE + "<s>{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }}"
-        "[/INST]{% else %}{{ ' ' + m.content }}</s>{% endif %}{% endfor %}",
-        " {}</s>",
-    ),
-    "gemma": (
-        ALTERNATE + "<bos>{% for m in messages %}<turn>{{ 'model' if m.role == 'assistant' else"
-        " m.role }}\n{{ m.content | trim }}<end>\n{% endfor %}"
-        "{% if add_generation_prompt %}<turn>model\n{% endif %}",
-        "{}<end>",
-    ),
-}
-# Puts the system message before the last user message, and only if that ends the conversation.
-MISTRAL_V3 = (
-    "{% set told = messages[0].content if messages[0].role == 'system' else '' %}"
-    "{% for m in (messages[1:] if told else messages) %}{% if m.role == 'user' %}"
-    "[INST] {{ told + '\n\n' if loop.last and told else '' }}{{ m.content }}[/INST]"
-    "{% else %}{{ ' ' + m.content }}</s>{% endif %}{% endfor %}"
-)
-MARKS = ["<|head|>", "<|/head|>", "<|eot|>", "[INST]", "[/INST]", "<s>", "</s>"]
-MARKS += ["<bos>", "<turn>", "<end>"]
-WORDS = ["ACTION: speak\nOUTPUT: Grüß Gott, 😀 !", "你好。  Two spaces"]
-TALK = [system("Be kind."), user("Hi."), assistant(WORDS[0]), user("And?"), assistant(WORDS[1])]
 
 
 @pytest.fixture(scope="module")
@@ -81,147 +32,27 @@ def tokenizer():
     return load_tokenizer(prepare())
 
 
-def with_template(tokenizer, template: str):
-    other = copy.deepcopy(tokenizer)
-    if template:
-        other.add_special_tokens({"additional_special_tokens": MARKS})
-        other.chat_template = template
-    return other
+@given(st.lists(st.integers(1, 999), min_size=1, max_size=60), st.integers(1, 8))
+def test_every_epoch_takes_every_example_once_beside_others_as_long(lengths, size):
+    sampler = ByLength(lengths, size, 1)
+    orders = []
+    for epoch in (0, 1, 0):
+        sampler.set_epoch(epoch)
+        orders.append(list(sampler))
+        assert sorted(orders[-1]) == list(range(len(lengths)))
+    assert orders[0] == orders[2]
+    whole = [orders[0][i : i + size] for i in range(0, len(lengths) // size * size, size)]
+    spans = sorted((min(some), max(some)) for b in whole if (some := [lengths[i] for i in b]))
+    # batches overlap in length by no more than the noise on it
+    assert all(low >= highest * 0.9 / 1.1 - 1 for (_, highest), (low, _) in pairwise(spans))
 
 
-def learnt(tokenizer, row: dict[str, list[int]]) -> str:
-    pairs = zip(row["input_ids"], row["assistant_masks"], strict=True)
-    return tokenizer.decode([token for token, counts in pairs if counts])
-
-
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_the_assistants_words_and_their_closing_token_count(tokenizer, name):
-    template, form = TEMPLATES[name]
-    family = with_template(tokenizer, template)
-    text, spans = assistant_spans(family, TALK)
-    wanted = [form.format(words) for words in WORDS]
-    assert [text[span.start : span.stop] for span in spans] == wanted
-    row = tokenize(family, TALK, 512)
-    assert learnt(family, row) == "".join(wanted)
-    assert family.decode(row["input_ids"]) == text
-    assert "Be kind." in text
-
-
-def test_a_template_that_moves_the_system_message_can_be_trained(tokenizer):
-    family = with_template(tokenizer, MISTRAL_V3)
-    row = tokenize(family, TALK, 512)
-    assert learnt(family, row) == "".join(f" {words}</s>" for words in WORDS)
-    assert "Be kind." in family.decode(row["input_ids"])
-
-
-def test_a_template_that_rewrites_earlier_words_is_refused(tokenizer):
-    forgetful = "{% for m in messages %}[{{ m.content if loop.last else '...' }}]{% endfor %}"
-    with pytest.raises(StudyError, match="rewrites earlier messages"):
-        assistant_spans(with_template(tokenizer, forgetful), TALK)
-
-
-SPEECH = st.text(
-    st.characters(exclude_categories=["C"], include_characters="\n"), min_size=1
-)  # fmt: skip
-
-
-@settings(deadline=None)
-@given(SPEECH.map(str.strip).filter(bool))
-def test_whatever_the_assistant_says_counts(tokenizer, words):
-    row = tokenize(tokenizer, [system("S"), user("U"), assistant(words)], 4096)
-    assert learnt(tokenizer, row) == f"{words}<|im_end|>"
-
-
-def test_a_long_example_is_cut_at_its_end(tokenizer):
-    whole, cut = tokenize(tokenizer, TALK, 512), tokenize(tokenizer, TALK, 30)
-    assert len(whole["input_ids"]) > 30
-    assert cut == {name: values[:30] for name, values in whole.items()}
-
-
-def test_the_shown_mask_marks_what_counts(tokenizer):
-    talk = [user("<b>Hi</b>"), assistant("1 < 2"), user("So?"), assistant("Yes & no")]
-    page = mask_html(tokenizer, tokenize(tokenizer, talk, 512))
-    marked = re.findall("<mark[^>]*>(.*?)</mark>", page)
-    assert [html.unescape(text) for text in marked] == ["1 < 2<|im_end|>", "Yes & no<|im_end|>"]
-    assert "<b>" not in page
-    assert "&lt;b&gt;Hi&lt;/b&gt;" in page
-
-
-def test_each_person_learns_their_own_view_and_no_secret_of_the_other(scenario, dialogue):
-    examples = imitation_examples(scenario, dialogue)
-    assert [example.task for example in examples] == ["imitation"] * 2
-    for me, other, example in zip(
-        scenario.people, scenario.people[::-1], examples, strict=True
-    ):  # fmt: skip
-        text = "\n".join(message["content"] for message in example.messages)
-        assert me.secret in text
-        assert me.goal in text
-        assert other.secret not in text
-        assert other.goal not in text
-        said = [m["content"] for m in example.messages if m["role"] == "assistant"]
-        assert said == [as_reply(turn) for turn in dialogue.turns if turn.speaker == me.name]
-        assert example.messages[-1]["role"] == "assistant"
-        roles = [message["role"] for message in example.messages[1:]]
-        assert roles == ["user", "assistant"] * (len(roles) // 2)
-
-
-@pytest.mark.parametrize(("turns", "views"), [(0, 0), (1, 1), (2, 2), (3, 2)])
-def test_only_who_spoke_has_a_view(scenario, dialogue, turns, views):
-    short = dialogue.model_copy(update={"turns": dialogue.turns[:turns]})
-    examples = imitation_examples(scenario, short)
-    assert len(examples) == views
-    assert all(example.messages[-1]["role"] == "assistant" for example in examples)
-
-
-def test_each_line_is_answered_by_its_intent(scenario, dialogue, intents):
-    [example] = intent_example(scenario, dialogue, intents)
-    first, *rest = example.messages
-    assert first["role"] == "system"
-    assert "Germany" in first["content"]
-    for turn, intent, asked, answer in zip(
-        dialogue.turns, intents, rest[::2], rest[1::2], strict=True
-    ):
-        assert asked == user(told(turn))
-        assert answer == assistant(f"{intent.intent} {intent.expectation}".strip())
-    text = " ".join(message["content"] for message in example.messages)
-    assert not any(person.secret in text for person in scenario.people)
-
-
-def test_a_line_without_a_readable_intent_is_not_answered(scenario, dialogue, intents):
-    empty = {"intent": "", "expectation": ""}
-    some = [intents[0].model_copy(update=empty), *intents[1:]]
-    [example] = intent_example(scenario, dialogue, some)
-    roles = [message["role"] for message in example.messages]
-    assert roles == ["system", *["user", "assistant"] * 3]
-    lines = example.messages[1]["content"].splitlines()
-    assert lines == [told(turn) for turn in dialogue.turns[:2]]
-    assert all(message["content"] for message in example.messages)
-    none = [intent.model_copy(update=empty) for intent in intents]
-    assert intent_example(scenario, dialogue, none) == []
-
-
-@pytest.mark.parametrize(
-    ("tasks", "made"),
-    [
-        (["imitation"], ["imitation"] * 2),
-        (["intent"], ["intent"]),
-        (["imitation", "intent"], ["imitation", "imitation", "intent"]),
-    ],
-)
-def test_the_tasks_asked_for_are_built(scenario, dialogue, intents, tasks, made):
-    other = dialogue.model_copy(update={"id": "german-loan-1"})
-    examples = build_examples([scenario], [dialogue], intents, tasks)
-    assert [example.task for example in examples] == made
-    # a dialogue without intents is still imitated
-    both = build_examples([scenario], [dialogue, other], intents, tasks)
-    assert [e.task for e in both if e.dialogue_id == other.id] == made[:2] * ("imitation" in tasks)
-
-
-def test_nothing_to_learn_from_is_told(scenario, dialogue):
-    with pytest.raises(StudyError, match="No training example is left of 0 kept dialogues"):
-        build_examples([scenario], [], [], ["imitation", "intent"])
-    with pytest.raises(StudyError, match="left of 1 kept dialogues for the tasks intent"):
-        build_examples([scenario], [dialogue], [], ["intent"])
+def test_epochs_and_seeds_differ_in_their_order():
+    first, other = ByLength(range(40), 4, 1), ByLength(range(40), 4, 2)
+    orders = [list(first), list(other)]
+    first.set_epoch(1)
+    orders.append(list(first))
+    assert len({tuple(order) for order in orders}) == 3
 
 
 def test_target_layers_are_all_or_named():
@@ -240,11 +71,9 @@ EXAMPLES = [
     )
     for i in range(6)
 ]  # fmt: skip
-SETTINGS = {
-    "seed": 1, "epochs": 2, "learning_rate": 1e-2, "lora_rank": 2, "lora_alpha": 4,
-    "lora_dropout": 0.1, "target_modules": "all-linear", "modules_to_save": [],
-    "base": "org/tiny", "batch_size": 2, "gradient_accumulation": 1, "max_length": 128,
-    "checkpoint_steps": 2,
+RECIPE = {
+    "epochs": 2, "learning_rate": 1e-2, "lora_rank": 2, "lora_alpha": 4, "lora_dropout": 0.1,
+    "batch_size": 2, "gradient_accumulation": 1, "max_length": 128, "checkpoint_steps": 2,
 }  # fmt: skip
 
 
@@ -257,13 +86,14 @@ def tiny(tokenizer) -> LlamaForCausalLM:
     return LlamaForCausalLM(shape)
 
 
-def train(folder: Path, **changes: object) -> pd.DataFrame:
+def train(folder: Path, seed: int = 1, **changes: object) -> pd.DataFrame:
     """Train a tiny model with random weights: 6 steps, checkpoints after 2, 4 and 6."""
     tokenizer = load_tokenizer(prepare())
     folder.mkdir(parents=True, exist_ok=True)
     weights = tiny(tokenizer)
     torch.seed()  # whatever was drawn before must not matter
-    return train_adapter(weights, tokenizer, EXAMPLES, folder, **(SETTINGS | changes))
+    recipe = FineTuning(**(RECIPE | changes))
+    return train_adapter(weights, tokenizer, EXAMPLES, folder, recipe, seed=seed, base="org/tiny")
 
 
 def written(folder: Path) -> dict[str, bytes]:
@@ -388,7 +218,7 @@ def test_other_settings_start_anew(trained, elsewhere, tmp_path):
     shutil.copytree(elsewhere / "killed", tmp_path / "run")
     log = train(tmp_path / "run", seed=2, epochs=1)
     assert log["step"].tolist() == [1, 2, 3]
-    assert log["loss"].iloc[0] != trained[1]["loss"].iloc[0]
+    assert log["loss"].tolist() != trained[1]["loss"].tolist()[:3]
 
 
 def masked_loss(model, rows: list[dict[str, list[int]]]) -> float:
@@ -403,10 +233,20 @@ def masked_loss(model, rows: list[dict[str, list[int]]]) -> float:
     return float(np.mean(losses))
 
 
-def test_the_loss_is_the_mean_over_the_assistants_tokens(tokenizer, tmp_path):
-    # a fresh adapter changes nothing, so the first step's loss is the base model's
+@pytest.mark.parametrize(
+    "batching",
+    [
+        {"batching": "by_length", "batch_size": 3, "gradient_accumulation": 2},
+        {"batching": "random", "batch_size": 3, "gradient_accumulation": 2},
+        {"batching": "packed", "batch_size": 6, "max_length": 100},
+    ],
+    ids=lambda batching: batching["batching"],
+)
+def test_the_loss_is_the_mean_over_the_assistants_tokens(tokenizer, tmp_path, batching):
+    # a fresh adapter changes nothing, so the first step's loss is the base model's; with packing,
+    # only if no example sees the one before it in its row
     rows = [tokenize(tokenizer, example.messages, 128) for example in EXAMPLES]
-    log = train(tmp_path, epochs=1, batch_size=3, gradient_accumulation=2)
+    log = train(tmp_path, epochs=1, **batching)
     expected = masked_loss(tiny(tokenizer), rows)
     assert log["loss"].tolist() == pytest.approx([expected], abs=2e-4)
     everything = [{**row, "assistant_masks": [1] * len(row["input_ids"])} for row in rows]
@@ -466,7 +306,8 @@ def test_embeddings_saved_whole_stay_tied_and_are_learnt(tmp_path):
     weights.tie_weights()
     before = weights.lm_head.weight.detach().clone()
     whole = {"modules_to_save": ["embed_tokens", "lm_head"]}
-    train_adapter(weights, tokenizer, EXAMPLES, tmp_path, **(SETTINGS | whole))
+    recipe = FineTuning(**(RECIPE | whole))
+    train_adapter(weights, tokenizer, EXAMPLES, tmp_path, recipe, seed=1, base="org/tiny")
     base = tiny(tokenizer)
     base.config.tie_word_embeddings = True
     base.tie_weights()
@@ -489,5 +330,6 @@ def test_what_is_trained_whole_is_trained_in_fp32(tmp_path, monkeypatch):
     )
     whole = {"modules_to_save": ["embed_tokens", "lm_head"]}
     with torch.autocast("cpu", torch.bfloat16):  # as the trainer does on a GPU
-        train_adapter(weights, tokenizer, EXAMPLES, tmp_path, **(SETTINGS | whole))
+        recipe = FineTuning(**(RECIPE | whole))
+        train_adapter(weights, tokenizer, EXAMPLES, tmp_path, recipe, seed=1, base="org/tiny")
     assert kinds == {torch.float32}

@@ -9,12 +9,12 @@ from clca_utils.authored import authored_cultures, load_authored
 from clca_utils.chat_model import user
 from clca_utils.culture import load_culture
 from clca_utils.dialogue import as_play
+from clca_utils.examples import tokenize
 from clca_utils.files import read_json
 from clca_utils.models import load_chat, load_players
 from clca_utils.params import read_model
 from clca_utils.plays import load_plays, stage
 from clca_utils.scenario import load_seeds
-from clca_utils.training import tokenize
 from clca_utils.warmup import (
     EPOCHS,
     FOLDER,
