@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from measuring import machine, seconds
-from reading import KINDS, SAMPLING, SEED, casts, introduced, quoted
+from reading import SAMPLING, SEED, casts, introduced, quoted
 from scipy.stats import binomtest, permutation_test
 
 from clca_utils.dialogue import Dialogue, Sampling, simulate
@@ -108,7 +108,7 @@ def count(folder: Path) -> None:
         p = binomtest(wins[0], sum(wins)).pvalue if any(wins) else 1.0
         alike = sum(pair["alike"] for pair in some.values())
         ties = len(some) - sum(wins)
-        name = f"{KINDS[kind]}: preferred, of {len(some)} ({ties} ties, {alike} of them alike)"
+        name = f"preferred, of {len(some)} ({ties} ties, {alike} of them alike to the letter)"
         lines.append(f"| {kind} | {name} | {wins[0]} | {wins[1]} | {p:.2f} |")
         for measure, told in MEASURES.items():
             ones, others = (

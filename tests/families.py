@@ -40,6 +40,7 @@ class Family:
     def tokenizer(self, shared: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         """Return a tokenizer that writes as the family does."""
         own = copy.deepcopy(shared)
+        own.add_tokens(["\n\n"])  # in Llama 3's and Qwen's vocabularies a token wherever it stands
         own.add_special_tokens({"additional_special_tokens": self.marks} | self.special)
         path = TEMPLATES / f"{self.template}.jinja"
         own.chat_template = path.read_text() if self.template else MISTRAL

@@ -1,0 +1,71 @@
+"""Notebooks 04 and 05 on a tiny random model of every family, with the family's chat template.
+
+Their cells are run here, in this process: what starting a kernel costs, six families would pay
+twelve times.
+"""
+
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from families import FAMILIES
+
+from clca_utils.embedded import prepare
+from clca_utils.files import ROOT, read_json, write_records
+from clca_utils.judging import Judgement
+from clca_utils.runner import NOTEBOOKS
+from clca_utils.transformers_model import load_tokenizer
+
+SHARES = "qid,country,option,share,n,tier\nQ7,DEU,1,0.4,500,made up\nQ7,DEU,2,0.6,500,made up\n"
+
+
+def run_cells(name: str, **parameters: object) -> None:
+    """Run the code of a notebook with other parameters than its own."""
+    shell: dict[str, object] = {"__name__": "__main__"}
+    for cell in nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4).cells:
+        if cell.cell_type == "code":
+            exec(compile(cell.source, name, "exec"), shell)
+            if "parameters" in cell.metadata.get("tags", []):
+                assert parameters.keys() <= shell.keys()
+                shell |= parameters
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def data(results, scenario, dialogue, intents):
+    """Return a folder as stages 01 to 03 leave it, with one conversation."""
+    folder = results / "families"
+    german = scenario.model_copy(update={"culture": "German"})
+    write_records(folder / "scenarios.jsonl", [german])
+    write_records(folder / "dialogues.jsonl", [dialogue])
+    kept = Judgement(dialogue_id=dialogue.id, verdicts=[], kept=True, reason="kept")
+    write_records(folder / "judgements.jsonl", [kept])
+    write_records(folder / "intents.jsonl", intents)
+    (folder / "shares.csv").write_text(SHARES)
+    return folder
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_learns_and_is_asked(data, name):
+    model, run = data / f"{name} model".replace(" ", "-"), data / name.replace(" ", "-")
+    own = FAMILIES[name].tokenizer(load_tokenizer(prepare()))
+    own.save_pretrained(model)
+    FAMILIES[name].weights(own).save_pretrained(model)
+    given = {"culture": "german", "model": str(model.relative_to(ROOT))}
+    given["run_dir"] = str(run.relative_to(ROOT))
+    told = {"data_dir": str(data.relative_to(ROOT)), "batch_size": 1}
+    run_cells("04_fine_tuning", **given, **told, learning_rate=0.02, epochs=2)
+    shares = str((data / "shares.csv").relative_to(ROOT))
+    asked = {"survey": shares, "orders": "first", "checks": ["paraphrase"]}
+    run_cells("05_wvs_analysis", **given, **asked)
+
+    learnt = read_json(run / "metrics/04_fine_tuning.json")
+    assert learnt["examples"] == 3
+    assert 0 < learnt["tokens_learnt"] < learnt["tokens"]
+    assert learnt["loss_last"] < learnt["loss_first"]
+    assert (run / "adapter/adapter_model.safetensors").stat().st_size > 1000
+    found = read_json(run / "metrics/05_wvs_analysis.json")
+    answers = pd.read_parquet(run / "answers.parquet")
+    assert np.isfinite(answers["logprob"]).all()
+    assert found["js_distance_before"] != found["js_distance_after"]
