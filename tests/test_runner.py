@@ -797,7 +797,8 @@ def test_a_killed_runner_leaves_no_kernel_that_goes_on_writing(home, sign):
         kernels = psutil.Process(parent.pid).children(recursive=True)
         assert kernels
         parent.send_signal(sign)
-        _, alive = psutil.wait_procs(kernels, timeout=5)
+        # asked politely, jupyter_client gives a kernel 5 seconds to end before it kills it
+        _, alive = psutil.wait_procs(kernels, timeout=5 if sign == signal.SIGKILL else 15)
         assert alive == []
         parent.wait(20)
     finally:
