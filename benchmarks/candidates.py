@@ -9,7 +9,6 @@ each pair which is the better conversation: a, b or tie. Pairs that are alike to
 and need no reader.
 """
 
-import argparse
 import random
 from pathlib import Path
 from typing import Any
@@ -17,26 +16,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from measuring import machine, seconds
-from reading import SAMPLING, SEED, casts, introduced, quoted
+from reading import MODEL, SAMPLING, SEED, acted, casts, introduced, main, quoted
 from scipy.stats import binomtest, permutation_test
 
-from clca_utils.dialogue import Dialogue, Sampling, simulate
+from clca_utils.dialogue import Dialogue
 from clca_utils.files import read_json, write_json, write_text
 from clca_utils.form import form_problem
-from clca_utils.models import load_chat
 from clca_utils.scenario import Scenario
 from clca_utils.similarity import similarity
 
-MODEL, SEVERAL = "smollm2-135m", 4
+SEVERAL = 4
 MEASURES = {"form": "no fault of form", "follows": "cosine of a line with the one before"}
-
-
-def acted(scenes: list[Scenario], sampling: Sampling) -> list[Dialogue]:
-    """Play every scene, both people by the embedded model with its warm-up."""
-    model = load_chat(MODEL, batch_size=16, memory=2**16, acting=True)
-    casts = [(scene, 0) for scene in scenes]
-    found = dict(simulate((model, model), casts, SEED, sampling, live=16))
-    return [found[place] for place in range(len(scenes))]
 
 
 def measured(scene: Scenario, talk: Dialogue) -> dict[str, float]:
@@ -123,14 +113,5 @@ def count(folder: Path) -> None:
     print("\n".join(lines))
 
 
-def main() -> None:
-    """Write or count."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("what", choices=["write", "count"])
-    parser.add_argument("--folder", type=Path, default=Path("results/reference/candidates"))
-    asked = parser.parse_args()
-    {"write": write, "count": count}[asked.what](asked.folder)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, write, count, Path("results/reference/candidates"))

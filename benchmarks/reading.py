@@ -10,7 +10,7 @@ held-out scenes, which it does not; five authored ones as a control. Cultures ar
 import argparse
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,14 @@ def casts() -> list[tuple[str, Scenario]]:
             culture = load_culture(drawn.choice(CULTURES))
             played += [(kind, one) for one in adapt_all([scene], culture, SEED)]
     return played
+
+
+def acted(scenes: Sequence[Scenario], sampling: Sampling) -> list[Dialogue]:
+    """Play every scene, both people by the embedded model with its warm-up."""
+    model = load_chat(MODEL, batch_size=16, memory=2**16, acting=True)
+    pairs = [(scene, 0) for scene in scenes]
+    found = dict(simulate((model, model), pairs, SEED, sampling, live=16))
+    return [found[place] for place in range(len(scenes))]
 
 
 def controls() -> list[Read]:
@@ -103,10 +111,8 @@ def borrowed(scenes: Sequence[Scenario], talks: Sequence[Dialogue]) -> float:
 def write(folder: Path) -> None:
     """Simulate, and write what is read and what is kept from the reader."""
     played = casts()
-    model = load_chat(MODEL, batch_size=16, memory=2**16, acting=True)
-    pairs = [(scene, 0) for _, scene in played]
-    acted = dict(simulate((model, model), pairs, SEED, SAMPLING, live=16))
-    read = [(kind, scene, acted[place]) for place, (kind, scene) in enumerate(played)]
+    talks = acted([scene for _, scene in played], SAMPLING)
+    read = [(kind, scene, talk) for (kind, scene), talk in zip(played, talks, strict=True)]
     read += controls()
     random.Random(f"{SEED}/order").shuffle(read)
     texts = [
@@ -169,14 +175,16 @@ def count(folder: Path) -> None:
     print("\n".join(lines))
 
 
-def main() -> None:
-    """Write or count."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def main(
+    doc: str, write: Callable[[Path], None], count: Callable[[Path], None], folder: Path
+) -> None:
+    """Write what is to be read, or count what was found, as the command line says."""
+    parser = argparse.ArgumentParser(description=doc.partition("\n")[0])
     parser.add_argument("what", choices=["write", "count"])
-    parser.add_argument("--folder", type=Path, default=Path("results/reference/reading"))
+    parser.add_argument("--folder", type=Path, default=folder)
     asked = parser.parse_args()
     {"write": write, "count": count}[asked.what](asked.folder)
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, write, count, Path("results/reference/reading"))

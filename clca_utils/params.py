@@ -103,30 +103,28 @@ def _existing(path: str) -> str:
     return path
 
 
+def _named(name: str, what: str, read: Callable[[str], object]) -> str:
+    """Refuse a name by which nothing can be read."""
+    try:
+        read(name)
+    except StudyError as error:
+        raise ValueError(f"names no {what} ({error})") from None
+    return name
+
+
 def _culture(name: str) -> str:
     """Refuse a culture that has no file."""
-    try:
-        load_culture(name)
-    except StudyError as error:
-        raise ValueError(f"names no culture ({error})") from None
-    return name
+    return _named(name, "culture", load_culture)
 
 
 def _model(name: str) -> str:
     """Refuse a model that there is not; an empty name stands for none."""
-    try:
-        return read_model(name).name if name else name
-    except StudyError as error:
-        raise ValueError(f"names no model ({error})") from None
+    return _named(name, "model", read_model) if name else name
 
 
 def _recipe(name: str) -> str:
     """Refuse a recipe that has no file, or one that does not fit; an empty name stands for none."""
-    try:
-        read_recipe(name)
-    except StudyError as error:
-        raise ValueError(f"names no recipe ({error})") from None
-    return name
+    return _named(name, "recipe", read_recipe)
 
 
 class Section(BaseModel):
@@ -309,6 +307,15 @@ def complaint(problem: ErrorDetails, schema: type[Section]) -> str:
     return f"{field} {expected}, found {problem['input']!r:.80}."
 
 
+def _read(path: Path, schema: type[Parameters]) -> Parameters:
+    """Read a file of parameters; everything that does not fit is told."""
+    try:
+        return schema.model_validate(read_yaml(path))
+    except ValidationError as error:
+        told = [f"{shown(path)}: {complaint(one, schema)}" for one in error.errors()]
+        raise StudyError("\n".join(told)) from None
+
+
 def read_model(name: str) -> ModelFile:
     """Read a model by its name in `params/models`; a local folder or hub id stands for itself.
 
@@ -330,11 +337,7 @@ def read_model(name: str) -> ModelFile:
             f"There is no model '{name}' in params/models; {hint} A hub id (owner/name) or the "
             "path of a folder will do too."
         )
-    try:
-        model = ModelFile.model_validate(read_yaml(path))
-    except ValidationError as error:
-        told = [f"{shown(path)}: {complaint(one, ModelFile)}" for one in error.errors()]
-        raise StudyError("\n".join(told)) from None
+    model = _read(path, ModelFile)
     if model.name != name:
         raise StudyError(f"{shown(path)}: name is '{model.name}'; call it '{name}' as its file.")
     return model
@@ -352,11 +355,7 @@ def read_recipe(name: str) -> FineTuning:
     if not path.is_file():
         hint = advice(name, (file.stem for file in RECIPES.glob("*.yaml")))
         raise StudyError(f"There is no recipe '{name}' in params/recipes; {hint}")
-    try:
-        return FineTuning.model_validate(read_yaml(path))
-    except ValidationError as error:
-        told = [f"{shown(path)}: {complaint(one, FineTuning)}" for one in error.errors()]
-        raise StudyError("\n".join(told)) from None
+    return _read(path, FineTuning)
 
 
 def model_source(name: str) -> str:

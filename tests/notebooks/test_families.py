@@ -1,7 +1,7 @@
 """Notebooks 04 and 05 on a tiny random model of every family, with the family's chat template.
 
-Their cells are run here, in this process: what starting a kernel costs, six families would pay
-twelve times.
+Their cells are run here, in this process: what starting a kernel costs, each family would pay
+twice.
 """
 
 import matplotlib.pyplot as plt
