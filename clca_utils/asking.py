@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from clca_utils.answers import SCHEMA, is_written, write_part
+from clca_utils.answers import SCHEMA, is_written, read_answers, write_part
 from clca_utils.chat_model import ChatModel, Conversation, system, user
 from clca_utils.choices import Method, Orders
-from clca_utils.files import DATA, fingerprint, package_files, seed_of
+from clca_utils.files import DATA, StudyError, fingerprint, package_files, seed_of, shown
 from clca_utils.items import SurveyItem
 from clca_utils.replies import read_reply
 from clca_utils.respondents import JOINT, Respondent, persona_words
@@ -180,3 +180,34 @@ def ask(
                 written.append(path)
                 progress.update(len(some))
     return written
+
+
+def taken_over(folder: Path, forms: Sequence[Questionnaire], parts: Path) -> Path:
+    """Take over what the untrained model answered in another run that asks it the same.
+
+    Args:
+        folder: The other run's.
+        forms: What this run asks.
+        parts: Folder of the parts.
+
+    Returns:
+        The part with the other run's answers before training.
+
+    Raises:
+        StudyError: There are no such answers, or they are to other questions.
+    """
+    path = folder / "answers.parquet"
+    answers = read_answers(path, SCHEMA.names).query("variant == 'before'")
+    found = answers["condition"].value_counts().to_dict()
+    asked = {
+        form.condition: len(form.respondents) * sum(len(one.options) for one, _ in form.asked())
+        for form in forms
+    }
+    if {name: count for name, count in found.items() if count} != asked:
+        raise StudyError(
+            f"{shown(path)} holds answers to other questions than this run asks: leave before_dir "
+            "empty."
+        )
+    part = parts / "before" / "taken_over.parquet"
+    write_part(part, {name: answers[name].tolist() for name in SCHEMA.names}, fingerprint(path))
+    return part

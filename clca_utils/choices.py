@@ -9,8 +9,16 @@ Batching = Literal["random", "by_length", "packed"]
 """How training examples share a batch: drawn by lot, beside others of about the same length, or
 several in one row up to the longest length, which none can see across."""
 
-ItemSet = Literal["values", "map", "all"]
-"""Which items are asked: the 44, those of the cultural map, or both."""
+Source = Literal["simulated", "authored", "both", "neutral", "survey"]
+"""What is learnt from: the conversations of stages 01 to 03, those written for this study, both; or
+what controls learn from: text without culture, or what people answered to items; see `sources`."""
+
+WITHOUT_ACTING: tuple[Source, ...] = ("authored", "survey")
+"""Sources that need nothing of what stages 01 to 03 write."""
+
+ItemSet = Literal["values", "map", "all", "learn", "held-out"]
+"""Which items are asked: the 44, those of the cultural map, or both; of the 44 those that a control
+may learn from, or the others."""
 
 Prompt = Literal["none", "nationality", "descriptors", "persona", "native"]
 """As whom a model is asked; see `respondents.respondents`."""

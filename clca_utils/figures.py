@@ -132,6 +132,37 @@ def loss_figure(log: pd.DataFrame) -> Figure:
 
 
 @themed
+def surprise_figure(changes: pd.DataFrame) -> Figure:
+    """Show by how much training changed the model's surprise at texts it has not learnt from.
+
+    One dot per conversation or plain text, in nats a token; left of 0 the model expects it more
+    than before. The diamond is the mean. Blue: the culture that was learnt.
+
+    Args:
+        changes: What `held_out.changes` returns.
+    """
+    kinds = changes["culture"].where(changes["culture"] != "", "plain")
+    label = changes["task"].where(changes["culture"] == "", changes["task"] + ", " + kinds)
+    table = changes.assign(label=label, own=changes["culture"] == changes["learnt"])
+    ranks = {"imitation": 0, "intent": 1, "text": 2}
+    order = table.assign(rank=table["task"].map(ranks)).sort_values(
+        ["rank", "own", "culture"], ascending=[True, False, True]
+    )
+    rows = list(dict.fromkeys(order["label"]))
+    figure, [axes] = canvas(7, 1.2 + 0.42 * len(rows))
+    colours = {name: BLUE if own else GREY for name, own in zip(label, table["own"], strict=True)}
+    sns.stripplot(
+        table, x="change", y="label", hue="label", order=rows, palette=colours, legend=False,
+        jitter=False, alpha=0.6, ax=axes,
+    )  # fmt: skip
+    means = table.groupby("label")["change"].mean()
+    axes.scatter(means[rows], range(len(rows)), marker="D", color="black", zorder=3)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set(xlabel="change of surprise (nats a token); left: expected more than before", ylabel="")
+    return figure
+
+
+@themed
 def dialogue_figure(turns: pd.DataFrame, judgements: pd.DataFrame) -> Figure:
     """Show what happens in the dialogues, and which of them are kept.
 

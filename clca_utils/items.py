@@ -96,7 +96,8 @@ def load_items(
 
     Args:
         which: "values" are the 44 items Q1 to Q45 without Q42, "map" the variables behind the ten
-            items of the Inglehart-Welzel map, "all" both.
+            items of the Inglehart-Welzel map, "all" both; of the 44, "learn" are those of odd
+            number, from which a control may learn, and "held-out" the others.
         language: Two-letter code of the language that they are asked in.
         path: Official wording, which replaces ours item by item (ours becomes the paraphrase): a
             YAML file like data/items/en.yaml, or the question_metadata.json of WorldValuesBench,
@@ -130,9 +131,12 @@ def load_items(
                 "or name the item as the survey does, 'Q1'."
             )
         ours = reworded(ours, wordings, name)
+    values = [item for item in ours if item.topic != MAP_TOPIC]
     wanted = {
-        "values": [item for item in ours if item.topic != MAP_TOPIC],
+        "values": values,
         "map": [item for item in ours if item.qid in MAP_ITEMS],
+        "learn": [item for item in values if int(item.qid[1:]) % 2],
+        "held-out": [item for item in values if int(item.qid[1:]) % 2 == 0],
     }
     return wanted.get(which, ours)
 

@@ -1,8 +1,8 @@
 """The parameter file of a study: one YAML says all of one run, and every slip in it is named.
 
-A parameter's value comes from the study file, else from the model's file, else from the default
-here; of stage 04, a named recipe stands between the last two. The defaults are also those of the
-notebooks' parameter cells.
+A parameter's value comes from the variant's file, else from the study file, else from the model's,
+else from the default here; of stage 04, a named recipe stands between the last two. The defaults
+are also those of the notebooks' parameter cells.
 """
 
 import difflib
@@ -32,6 +32,7 @@ from clca_utils.choices import (
     Method,
     Orders,
     Prompt,
+    Source,
     Task,
 )
 from clca_utils.culture import load_culture
@@ -45,6 +46,10 @@ from clca_utils.survey import load_survey, people_of
 STUDIES = ROOT / "params"
 MODELS = ROOT / "params" / "models"
 RECIPES = ROOT / "params" / "recipes"
+VARIANTS = ROOT / "params" / "variants"
+
+CLCA = "clca"
+"""The variant that is the method itself; the others are its controls."""
 
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
@@ -127,6 +132,11 @@ def _recipe(name: str) -> str:
     return _named(name, "recipe", read_recipe)
 
 
+def _variant(name: str) -> str:
+    """Refuse a variant that has no file, or one that does not fit."""
+    return _named(name, "variant", read_variant)
+
+
 class Section(BaseModel):
     """Parameters of one stage: unknown names, text for numbers and NaN are refused."""
 
@@ -157,7 +167,7 @@ class DialogueSimulation(Section):
     candidates: int = Field(1, ge=1, le=64)
     examples: int = Field(0, ge=0, le=8)
     batch_size: int = Field(8, ge=1)
-    judges: Literal["proven", "all", "form"] = "proven"
+    judges: Literal["proven", "all", "form", "none"] = "proven"
     gold: int = Field(1, ge=0)
     reject_confidence: float = Field(0.9, ge=0, le=1)
 
@@ -174,7 +184,7 @@ class IntentExtraction(Section):
 class FineTuning(Section):
     """Stage 04: data and tasks, LoRA and optimisation."""
 
-    learn_from: Literal["simulated", "authored", "both"] = "simulated"
+    learn_from: Source = "simulated"
     tasks: Annotated[dict[Task, Annotated[float, Field(ge=0, le=100)]], AfterValidator(_some)] = {
         "imitation": 1.0,
         "intent": 1.0,
@@ -212,6 +222,21 @@ class WvsAnalysis(Section):
     batch_size: int = Field(4, ge=1)
 
 
+class HeldOut(Section):
+    """Stage 04b: on how much the model is examined that it has not learnt from."""
+
+    cultures: Annotated[
+        list[Annotated[str, AfterValidator(_culture)]], AfterValidator(_distinct)
+    ] = [*("german", "japanese")]
+    conversations: int = Field(1, ge=1)
+    texts: int = Field(4, ge=1, le=24)
+    questions: int = Field(8, ge=1, le=60)
+    replies: int = Field(2, ge=0)
+    max_new_tokens: int = Field(32, ge=1, le=4096)
+    judge: Annotated[str, AfterValidator(_model)] = ""
+    batch_size: int = Field(4, ge=1)
+
+
 class PaperFigures(Section):
     """Stage 06 has no parameters: it shows what the runs left."""
 
@@ -221,6 +246,7 @@ SECTIONS: dict[str, type[Section]] = {
     "dialogue_simulation": DialogueSimulation,
     "intent_extraction": IntentExtraction,
     "fine_tuning": FineTuning,
+    "held_out": HeldOut,
     "wvs_analysis": WvsAnalysis,
     "paper_figures": PaperFigures,
 }
@@ -232,6 +258,9 @@ class Study(Section):
     name: Annotated[str, AfterValidator(_folder)] = Field(alias="study")
     cultures: Annotated[list[str], AfterValidator(_distinct)] = Field(min_length=1)
     models: Annotated[list[str], AfterValidator(_distinct)] = Field(min_length=1)
+    variants: Annotated[
+        list[Annotated[str, AfterValidator(_variant)]], AfterValidator(_distinct)
+    ] = Field([CLCA], min_length=1)
     simulator: str = ""
     recipe: Annotated[str, AfterValidator(_recipe)] = ""
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], AfterValidator(_distinct)] = (
@@ -241,8 +270,41 @@ class Study(Section):
     dialogue_simulation: DialogueSimulation = DialogueSimulation()
     intent_extraction: IntentExtraction = IntentExtraction()
     fine_tuning: FineTuning = FineTuning()
+    held_out: HeldOut = HeldOut()
     wvs_analysis: WvsAnalysis = WvsAnalysis()
     paper_figures: PaperFigures = PaperFigures()
+
+
+class Variant(Section):
+    """A file of `params/variants`: what is done in another way than the study's own parameters say.
+
+    With `adapter` nothing is trained: the named variant's adapter is put to the test under other
+    parameters, or, with `learnt_from: others`, that of each other culture of the study is.
+    """
+
+    about: str
+    adapter: str = ""
+    learnt_from: Literal["own", "others"] = "own"
+    scenario_adaptation: ScenarioAdaptation = ScenarioAdaptation()
+    dialogue_simulation: DialogueSimulation = DialogueSimulation()
+    intent_extraction: IntentExtraction = IntentExtraction()
+    fine_tuning: FineTuning = FineTuning()
+    held_out: HeldOut = HeldOut()
+    wvs_analysis: WvsAnalysis = WvsAnalysis()
+
+    @model_validator(mode="after")
+    def _trains_or_borrows(self) -> Self:
+        trained = self.model_fields_set & {*SECTIONS} - {"held_out", "wvs_analysis"}
+        if self.adapter and trained:
+            raise ValueError(f"trains nothing of its own, so {min(trained)} has no place in it")
+        if self.learnt_from == "others" and not self.adapter:
+            raise ValueError("needs an adapter, the variant that the other cultures' are of")
+        return self
+
+    @property
+    def acts(self) -> bool:
+        """Whether its conversations are others than the study's: stages 01 to 03 run for it."""
+        return bool(self.model_fields_set & {*list(SECTIONS)[:3]})
 
 
 class ModelFile(Section):
@@ -358,6 +420,19 @@ def read_recipe(name: str) -> FineTuning:
     return _read(path, FineTuning)
 
 
+def read_variant(name: str) -> Variant:
+    """Read a variant by its name in `params/variants`.
+
+    Raises:
+        StudyError: The name is unknown, or fields of the file do not fit; all are told.
+    """
+    path = VARIANTS / f"{name}.yaml"
+    if not path.is_file():
+        hint = advice(name, (file.stem for file in VARIANTS.glob("*.yaml")))
+        raise StudyError(f"There is no variant '{name}' in params/variants; {hint}")
+    return _read(path, Variant)
+
+
 def model_source(name: str) -> str:
     """Return what transformers loads for a model: a folder or a hub id.
 
@@ -426,20 +501,30 @@ def unteachable(study: Study) -> list[str]:
     ]
 
 
-def parameters(study: Study, section: str, model: str) -> dict[str, Any]:
-    """Return a section's parameters for a model: study file over model file over defaults.
+def incomplete(study: Study) -> list[str]:
+    """Say which variants test an adapter that nothing in the study trains."""
+    told = []
+    for name in study.variants:
+        variant = read_variant(name)
+        if variant.adapter and variant.adapter not in study.variants:
+            told += [f"variants: '{name}' tests the adapter of '{variant.adapter}'; add that one."]
+        if variant.learnt_from == "others" and len(study.cultures) == 1:
+            told += [f"variants: '{name}' needs a second culture; add one to cultures."]
+    return told
+
+
+def parameters(study: Study, section: str, model: str, variant: str = CLCA) -> dict[str, Any]:
+    """Return a section's parameters for a model: variant over study file over model over defaults.
 
     Of stage 04, a recipe named by the study, else by the model, stands between the last two.
     """
-    given: Section = getattr(study, section)
-    if section != "fine_tuning":
-        return given.model_dump()
-    own = read_model(model)
-    layers = [read_recipe(study.recipe or own.recipe), own.fine_tuning, study.fine_tuning]
-    named = [layer.model_dump(exclude_unset=True) for layer in layers]
-    return FineTuning.model_validate(
-        {k: v for layer in named for k, v in layer.items()}
-    ).model_dump()
+    layers = [getattr(study, section), getattr(read_variant(variant), section, None)]
+    if section == "fine_tuning":
+        own = read_model(model)
+        layers = [read_recipe(study.recipe or own.recipe), own.fine_tuning, *layers]
+    named = [layer.model_dump(exclude_unset=True) for layer in layers if layer]
+    given = {name: value for layer in named for name, value in layer.items()}
+    return SECTIONS[section].model_validate(given).model_dump()
 
 
 def unsurveyed(study: Study) -> list[str]:
@@ -505,7 +590,7 @@ def load_study(name: str | Path) -> Study:
                     read(one)
             except StudyError as error:
                 problems += [f"{key}: {line}" for line in str(error).splitlines()]
-    problems = problems or [*unteachable(study), *unsurveyed(study)]
+    problems = problems or [*unteachable(study), *incomplete(study), *unsurveyed(study)]
     if problems:
         told = dict.fromkeys(problems)
         raise StudyError("\n".join(f"{shown(path)}: {problem}" for problem in told))

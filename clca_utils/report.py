@@ -11,6 +11,7 @@ from clca_utils import figures, study_figures, survey_figures
 from clca_utils.comparison import UNIFORM, Comparison, read_comparison
 from clca_utils.dialogue import Dialogue
 from clca_utils.files import StudyError, read_json, read_records, shown
+from clca_utils.held_out import changes, read_examined
 from clca_utils.intent import Intent
 from clca_utils.items import load_items
 from clca_utils.judging import Judgement
@@ -20,7 +21,7 @@ from clca_utils.uncertainty import ALPHA, holm, paired_change, replicates
 
 
 def run_folders(study: Path, runs: Sequence[str] = ()) -> list[Path]:
-    """Return a study's run folders, <culture>/<model>/seed-<n>, in order.
+    """Return a study's run folders, <culture>/<model>[+<variant>]/seed-<n>, in order.
 
     Args:
         study: The study's folder.
@@ -46,8 +47,8 @@ def study_table(study: Path, runs: Sequence[str] = ()) -> pd.DataFrame:
 
     `runs` is as for `run_folders`.
 
-    A metric is named as in its file; of a run whose simulator is another model, those of stages 01
-    to 03 stand in the simulator's row.
+    A variant stands with the model, as in "model+variant". A metric is named as in its file; of a
+    run whose simulator is another model, those of stages 01 to 03 stand in the simulator's row.
     """
     rows = []
     for folder in run_folders(study, runs):
@@ -143,6 +144,8 @@ def run_figures(run: Path, seed: int = 0) -> dict[str, Figure]:
             drawn |= {name: draw(measured)} if len(measured) else {}
     if (run / "training_log.csv").is_file():
         drawn["loss"] = figures.loss_figure(pd.read_csv(run / "training_log.csv"))
+    if (run / "held_out.csv").is_file():
+        drawn["held_out"] = figures.surprise_figure(changes(read_examined(run)))
     if (run / "tables").is_dir():
         drawn |= comparison_figures(read_comparison(run / "tables"), seed)
     return drawn

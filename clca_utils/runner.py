@@ -1,12 +1,11 @@
 """Run a study: its notebooks in order, each only if something that shapes its result changed.
 
-A step is one notebook for one culture, model and seed. Its key is a fingerprint of all that shapes
-its result; the run folder's manifest records the key with the hashes of what the step wrote.
+The steps are those of `planning`. A step's key is a fingerprint of all that shapes its result; the
+run folder's manifest records the key with the hashes of what the step wrote.
 """
 
 import ast
 import contextlib
-import itertools
 import json
 import logging
 import os
@@ -16,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -32,9 +30,9 @@ from rich.table import Column, Table
 from clca_utils import files
 from clca_utils.culture import culture_file
 from clca_utils.files import DATA, ROOT, StudyError, digest, shown
-from clca_utils.params import Study, folder_name, load_study, parameters, read_model
+from clca_utils.params import Study, load_study
+from clca_utils.planning import DRAWING, REPORT, STAGES, Stage, Step, plan
 
-NOTEBOOKS = ROOT / "notebooks"
 RESULTS = ROOT / "results"
 
 ENVIRONMENT = {
@@ -57,86 +55,6 @@ Show = Callable[..., object]
 TQDM = re.compile(r"\s*(.*?): +\d+%\|[^|]*\| *(\d+)/(\d+) \[")
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A notebook of the study; what it reads and writes below its folder; which shipped data."""
-
-    name: str
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
-    data: tuple[str, ...] = ()
-
-    @property
-    def notebook(self) -> Path:
-        """The notebook's file."""
-        return NOTEBOOKS / f"{self.name}.ipynb"
-
-    @property
-    def section(self) -> str:
-        """The stage's section of the parameter file."""
-        return self.name[3:]
-
-
-TOLD = ("scenarios.jsonl", "dialogues.jsonl", "judgements.jsonl", "intents.jsonl")
-AGREEMENTS = ("judge_agreement.csv", "intent_agreement.csv")
-SIMULATION = (
-    Stage("01_scenario_adaptation", (), TOLD[:1], ("seed_scenarios.jsonl",)),
-    Stage(
-        "02_dialogue_simulation",
-        TOLD[:1],
-        (*TOLD[1:3], AGREEMENTS[0]),
-        ("authored", "paper_dialogues.csv"),
-    ),
-    Stage("03_intent_extraction", TOLD[:3], (*TOLD[3:], AGREEMENTS[1]), ("authored",)),
-)
-LEARNING = (
-    Stage("04_fine_tuning", TOLD, ("adapter", "training_log.csv"), ("authored",)),
-    Stage(
-        "05_wvs_analysis",
-        ("adapter",),
-        ("answers.parquet", "tables"),
-        ("items", "personas", "wvs7_marginals.csv"),
-    ),
-)
-REPORT = Stage(
-    "06_paper_figures",
-    ("metrics", *TOLD, *AGREEMENTS, "training_log.csv", "tables"),
-    ("figures", "tables"),
-    ("items",),
-)
-STAGES = (*SIMULATION, *LEARNING, REPORT)
-DRAWING = frozenset({"figures", "survey_figures", "study_figures"})
-"""Modules that shape how figures look, and nothing else."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One notebook to be run: where it writes, where it reads, and with which parameters."""
-
-    stage: Stage
-    study: str
-    folder: Path
-    source: Path
-    parameters: dict[str, Any]
-    origin: list[Path | str]
-
-    @property
-    def copy(self) -> Path:
-        """The executed notebook."""
-        return self.folder / self.stage.notebook.name
-
-    def inputs(self) -> list[Path]:
-        """Return the artefacts it reads, as far as they exist; the report, those of all runs."""
-        folders = [self.source / name for name in self.parameters.get("runs", ["."])]
-        found = [folder / name for folder in folders for name in self.stage.reads]
-        return sorted(path for path in found if path.exists())
-
-    def outputs(self) -> list[Path]:
-        """Return the artefacts it has to write; but for the report also its metrics."""
-        metrics = () if self.stage is REPORT else (f"metrics/{self.stage.name}.json",)
-        return [self.folder / name for name in (*self.stage.writes, *metrics)]
-
-
 class Record(BaseModel):
     """A finished step, as the manifest keeps it."""
 
@@ -154,42 +72,6 @@ class Manifest(BaseModel, extra="allow"):
     """manifest.json of a folder: where its steps ran last, and a record of each finished step."""
 
     stages: dict[str, Record] = {}
-
-
-def model_origin(name: str) -> list[Path | str]:
-    """Return what makes a model the one it is: its source and warm-up, or where it is served."""
-    model = read_model(name)
-    served = model.server and f"{model.server.url} {model.server.model}"
-    warmup = [files.locate(model.warmup)] if model.warmup else []
-    return [served or model.source, *warmup]
-
-
-def plan(study: Study, results: Path) -> list[Step]:
-    """Expand a study to its steps, in an order in which they can run.
-
-    Stages 01-03 stand in the folder of the simulator, so models that share one share them.
-    """
-    home = results.absolute() / study.name
-    steps: dict[Path, Step] = {}
-    for culture, model, seed in itertools.product(study.cultures, study.models, study.seeds):
-        actor = study.simulator or model
-        data = home / folder_name(culture) / folder_name(actor) / f"seed-{seed}"
-        own = home / folder_name(culture) / folder_name(model) / f"seed-{seed}"
-        for stage in (*SIMULATION, *LEARNING):
-            who, folder = (actor, data) if stage in SIMULATION else (model, own)
-            given: dict[str, Any] = {"run_dir": shown(folder), "culture": culture}
-            given |= {"model": who, "seed": seed}
-            if stage.name == "04_fine_tuning":
-                given["data_dir"] = shown(data)
-            given |= parameters(study, stage.section, who)
-            source = data if "data_dir" in given else folder
-            origin = [culture_file(culture), *model_origin(who)]
-            origin += model_origin(given["partner"]) if given.get("partner") else []
-            step = Step(stage, study.name, folder, source, given, origin)
-            steps.setdefault(step.copy, step)
-    runs = sorted({step.folder.relative_to(home).as_posix() for step in steps.values()})
-    given = {"study_dir": shown(home), "runs": runs} | parameters(study, REPORT.section, "")
-    return [*steps.values(), Step(REPORT, study.name, home, home, given, [])]
 
 
 def cell_sources(notebook: Path) -> list[str]:
@@ -501,9 +383,9 @@ def forecast(steps: list[Step]) -> Iterator[tuple[Step, bool]]:
     """Say of each step whether a run would skip it; after a step that runs, none that reads it."""
     stale: set[Path] = set()
     for step in steps:
-        skip = not {step.folder, step.source} & stale and finished(step)
+        skip = not {step.folder, *(path.parent for path in step.reads)} & stale and finished(step)
         if not skip:
-            stale |= {step.folder, steps[-1].folder}
+            stale.add(step.folder)
         yield step, skip
 
 
@@ -526,7 +408,7 @@ def status(results: Path = RESULTS) -> Table:
     """Return a table of all folders with runs, and how far each stage came in them."""
     table = Table(
         Column("folder", overflow="fold", min_width=28),
-        *(stage.name[:2] for stage in STAGES),
+        *(stage.number for stage in STAGES),
         title=shown(results),
     )
     table.caption = "models that share a simulator find stages 01 to 03 in its folder"

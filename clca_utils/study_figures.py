@@ -10,12 +10,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from clca_utils.figures import BLUE, GREEN, GREY, ORANGE, VARIANTS, canvas, legend_above, themed
+from clca_utils.figures import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PALETTE,
+    VARIANTS,
+    canvas,
+    legend_above,
+    themed,
+)
 from clca_utils.files import StudyError
 from clca_utils.measures import MEASURES, Floats
 from clca_utils.references import LINES, normalised_score
@@ -165,6 +176,71 @@ def _heat(axes: Axes, cells: Floats, top: float) -> QuadMesh:
         word = f"{value:.3f}" if np.isfinite(value) else "–"
         axes.text(*place, word, color=ink, ha="center", va="center", fontsize=8)
     return mesh
+
+
+@themed
+def controls_figure(table: pd.DataFrame) -> Figure:
+    """Show how much closer to the people the method brings a model than each control does.
+
+    Mean difference of the Jensen-Shannon distances, the method's minus the control's, with 95 %
+    intervals over the items; left of the line the method is closer. Only if it lies left of every
+    control was a culture learnt. Filled: clear after correction for the number of rows (Holm).
+
+    Args:
+        table: What `controls.control_table` returns.
+    """
+    groups = list(table.groupby(["culture", "model"], sort=False))
+    controls = list(dict.fromkeys(table["control"]))
+    figure, [axes] = canvas(8, 1.4 + (0.12 + 0.16 * len(groups)) * len(controls))
+    for place, ((culture, model), rows) in enumerate(groups):
+        colour = PALETTE[place % len(PALETTE)]
+        across = (place - (len(groups) - 1) / 2) * 0.7 / len(groups)
+        at = np.array([controls.index(name) for name in rows["control"]]) + across
+        axes.hlines(at, rows["low"], rows["high"], color=colour, linewidth=1.5)
+        clear = rows["verdict"] != "not distinguishable"
+        for sure, fill in ((True, colour), (False, "white")):
+            some = clear == sure
+            axes.scatter(rows["difference"][some], at[some], fc=fill, ec=colour, zorder=3)
+        axes.plot([], [], "o", color=colour, label=f"{culture}, {model}")
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(controls)), controls)
+    axes.set(ylim=(len(controls) - 0.5, -0.5))
+    axes.set_xlabel(f"{JS_AXIS}, method minus control (left: the method is closer)")
+    legend_above(axes, columns=2)
+    return figure
+
+
+@themed
+def matrix_figure(matrix: pd.DataFrame, what: str) -> Figure:
+    """Show what the adapter of every culture changes for every culture.
+
+    Rows are the culture that was learnt, columns the one that it was tried on, numbers the change
+    by training, means over seeds; blue is a fall. Learning a culture would show as a diagonal
+    bluer than the rest of its column.
+
+    Args:
+        matrix: What `controls.surprise_matrix` or `controls.people_matrix` returns.
+        what: What has changed, for the scale.
+    """
+    models = sorted(matrix["model"].unique())
+    sizes = matrix.groupby("model")[["learnt", "other"]].nunique()
+    width, height = 0.8 * sizes["other"].sum() + 2.2 * len(models), 0.6 * sizes["learnt"].max()
+    figure, panels = canvas(width + 0.6, height + 1.8, 1, len(models))
+    most = float(matrix["change"].abs().max()) or 1.0
+    for axes, model in zip(panels, models, strict=True):
+        table = matrix[matrix["model"] == model].pivot(
+            index="learnt", columns="other", values="change"
+        )
+        sns.heatmap(
+            table, vmin=-most, vmax=most, cmap="RdBu_r", annot=True, fmt=".3f", ax=axes,
+            cbar=axes is panels[-1], cbar_kws={"label": what}, linewidths=1, square=True,
+        )  # fmt: skip
+        axes.set_title(model, fontsize=9)
+        axes.set(xlabel="tried on", ylabel="learnt")
+        axes.tick_params(length=0)
+        axes.tick_params(axis="x", rotation=30)
+        axes.tick_params(axis="y", rotation=0)
+    return figure
 
 
 @themed

@@ -32,7 +32,7 @@ MINIMAL = {"study": "tiny", "cultures": ["german"], "models": ["small"]}
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     """Return a writer of study files, among two cultures and two models."""
-    for attribute in ("cultures", "models", "recipes"):
+    for attribute in ("cultures", "models", "recipes", "variants"):
         (tmp_path / attribute).mkdir()
     for name in ("german", "japanese"):
         text = yaml.safe_dump(CULTURE | {"name": name})
@@ -44,6 +44,8 @@ def write(tmp_path, monkeypatch):
     monkeypatch.setattr(culture, "FOLDER", tmp_path / "cultures")
     monkeypatch.setattr(params, "MODELS", tmp_path / "models")
     monkeypatch.setattr(params, "RECIPES", tmp_path / "recipes")
+    (tmp_path / "variants" / "clca.yaml").write_text("about: the method\n")
+    monkeypatch.setattr(params, "VARIANTS", tmp_path / "variants")
     monkeypatch.setattr(params, "STUDIES", tmp_path)
 
     def writer(content: object = None, **changes: object) -> Path:
@@ -106,6 +108,16 @@ def test_the_defaults_are_those_agreed_with_the_notebooks():
             "batching": "by_length",
             "max_length": 1024,
             "checkpoint_steps": 10,
+        },
+        "held_out": {
+            "cultures": ["german", "japanese"],
+            "conversations": 1,
+            "texts": 4,
+            "questions": 8,
+            "replies": 2,
+            "max_new_tokens": 32,
+            "judge": "",
+            "batch_size": 4,
         },
         "wvs_analysis": {
             "survey": "",
@@ -201,7 +213,7 @@ def test_a_slip_is_told_in_a_sentence(write, changes, sentence):
         ("dialogue_simulation", "candidates", [0, 65, 1.5]),
         ("dialogue_simulation", "examples", [-1, 9, "2"]),
         ("dialogue_simulation", "batch_size", [0]),
-        ("dialogue_simulation", "judges", ["none", "", None, ["form"]]),
+        ("dialogue_simulation", "judges", ["nobody", "", None, ["form"]]),
         ("dialogue_simulation", "gold", [-1, 2.5, "2", None]),
         ("dialogue_simulation", "reject_confidence", [-0.1, 1.1]),
         ("intent_extraction", "max_new_tokens", [0]),
@@ -223,6 +235,18 @@ def test_a_slip_is_told_in_a_sentence(write, changes, sentence):
         ("fine_tuning", "batching", ["length", "", None, True]),
         ("fine_tuning", "max_length", [0]),
         ("fine_tuning", "checkpoint_steps", [0]),
+        (
+            "held_out",
+            "cultures",
+            [["germann"], "german", ["german", "german"], ["absent.yaml"], [1], None],
+        ),
+        ("held_out", "conversations", [0, 1.5]),
+        ("held_out", "texts", [0, 25]),
+        ("held_out", "questions", [0, 61]),
+        ("held_out", "replies", [-1, "2"]),
+        ("held_out", "max_new_tokens", [0, 5000]),
+        ("held_out", "judge", ["smol", "absent/folder/", None, 3]),
+        ("held_out", "batch_size", [0]),
         ("wvs_analysis", "survey", ["absent.csv", None]),
         ("wvs_analysis", "items", ["absent.yaml", None, 3]),
         ("wvs_analysis", "item_set", ["value", "", None, ["values"]]),
@@ -272,6 +296,50 @@ def test_a_recipe_stands_behind_the_model_and_the_study(write, tmp_path):
     assert trained("own", recipe="short") == (2, 3, 16)
     assert trained("small", recipe="long") == (9, 2, 4)
     assert trained("small") == (1, 8, 16)
+
+
+def test_a_variant_stands_before_the_study(write, tmp_path):
+    (tmp_path / "variants" / "longer.yaml").write_text(
+        "about: trains longer\nfine_tuning: {epochs: 5}\n"
+    )
+    read = load_study(write(variants=["clca", "longer"], fine_tuning={"epochs": 2, "lora_rank": 3}))
+    found = [parameters(read, "fine_tuning", "large", name) for name in read.variants]
+    assert [(one["epochs"], one["lora_rank"]) for one in found] == [(2, 3), (5, 3)]
+    assert (
+        parameters(read, "wvs_analysis", "large", "longer")
+        == SECTIONS["wvs_analysis"]().model_dump()
+    )
+    assert [params.read_variant(name).acts for name in read.variants] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("fine_tuning: {epochs: 5}\n", "the key 'about' is missing"),
+        ("about: x\nfine_tuning: {epochs: 0}\n", "epochs should be greater than or equal to 1"),
+        ("about: x\nfinetuning: {}\n", "there is no key 'finetuning'; did you mean 'fine_tuning'?"),
+        ("about: x\nlearnt_from: others\n", "needs an adapter"),
+        (
+            "about: x\nadapter: clca\nfine_tuning: {epochs: 5}\n",
+            "trains nothing of its own, so fine_tuning has no place in it",
+        ),
+        ("about: x\nadapter: authored\n", "tests the adapter of 'authored'; add that one."),
+        ("about: x\nadapter: clca\nlearnt_from: others\n", "needs a second culture"),
+    ],
+)
+def test_a_variant_that_does_not_fit_is_told(write, tmp_path, text, sentence):
+    assert "variants.0 names no variant (There is no variant 'odd' in" in refusal(
+        write(variants=["odd"])
+    )
+    (tmp_path / "variants" / "odd.yaml").write_text(text)
+    assert sentence in refusal(write(variants=["clca", "odd"]))
+
+
+@pytest.mark.parametrize("name", [path.stem for path in params.VARIANTS.glob("*.yaml")])
+def test_a_shipped_variant_says_what_it_is_and_changes_something(name):
+    variant = params.read_variant(name)
+    assert variant.about
+    assert (name == params.CLCA) == (variant.model_fields_set == {"about"})
 
 
 def test_a_recipe_that_is_unknown_or_does_not_fit_is_told(write, tmp_path):

@@ -21,11 +21,20 @@ from hypothesis import strategies as st
 from rich.console import Console
 from tqdm import tqdm
 
-from clca_utils import culture, params, runner
+from clca_utils import culture, params, planning, runner
 from clca_utils.files import ROOT, StudyError, read_json
 from clca_utils.runner import STAGES, heard, last_count, plan
 
 RUN = "german/small/seed-1"
+
+VARIANTS = {
+    "clca": "",
+    "dialogue-only": "fine_tuning: {tasks: {imitation: 1.0}}\n",
+    "unadapted": "scenario_adaptation: {rewriter: none}\n",
+    "authored": "fine_tuning: {learn_from: authored}\n",
+    "persona-prompt": "adapter: clca\nwvs_analysis: {prompt: persona}\n",
+    "wrong-culture": "adapter: clca\nlearnt_from: others\n",
+}
 
 WRITE = """
 from pathlib import Path
@@ -60,8 +69,10 @@ def artefacts(stage) -> list[str]:
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """Return a folder with parameters and tiny notebooks that stand in for the real ones."""
-    for name in ("cultures", "models", "notebooks"):
+    for name in ("cultures", "models", "notebooks", "variants"):
         (tmp_path / name).mkdir()
+    for name, text in VARIANTS.items():
+        (tmp_path / "variants" / f"{name}.yaml").write_text(f"about: a test\n{text}")
     for name in ("german", "japanese", "british", "chinese", "mexican"):
         (tmp_path / "cultures" / f"{name}.yaml").write_text(f"name: {name}\n")
     for name in ("small", "large"):
@@ -72,9 +83,10 @@ def home(tmp_path, monkeypatch):
         write_notebook(tmp_path / "notebooks" / f"{stage.name}.ipynb", defaults, use)
     monkeypatch.setattr(culture, "FOLDER", tmp_path / "cultures")
     monkeypatch.setattr(params, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(params, "VARIANTS", tmp_path / "variants")
     monkeypatch.setattr(params, "load_culture", lambda name: None)
     monkeypatch.setattr(params, "unsurveyed", lambda study: [])
-    monkeypatch.setattr(runner, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(planning, "NOTEBOOKS", tmp_path / "notebooks")
     study(tmp_path)
     return tmp_path
 
@@ -96,7 +108,7 @@ def run(home: Path, terminal: bool = False) -> str:
 def ran(printed: str) -> list[str]:
     """Return the numbers of the stages that were run, not skipped."""
     done = [line for line in printed.splitlines() if ": done in" in line]
-    return [line.split(":")[0].split("/")[-1][:2] for line in done]
+    return [line.split(":")[0].split("/")[-1].partition("_")[0] for line in done]
 
 
 @pytest.fixture
@@ -119,20 +131,20 @@ def at_once(monkeypatch):
     monkeypatch.setattr(runner, "execute", execute)
 
 
-ALL = ["01", "02", "03", "04", "05", "06"]
+ALL = ["01", "02", "03", "04", "04b", "05", "06"]
 
 
 def grid(home: Path, **changes: object) -> list[tuple[str, str]]:
     steps = plan(params.load_study(study(home, **changes)), home / "results")
-    return [(step.stage.name[:2], step.folder.relative_to(home / "results").as_posix())
+    return [(step.stage.number, step.folder.relative_to(home / "results").as_posix())
             for step in steps]  # fmt: skip
 
 
 def test_each_model_simulates_for_itself_unless_a_simulator_is_named(home):
     steps = grid(home, models=["small", "large"])
     assert steps == [
-        *((number, f"tiny/{RUN}") for number in ALL[:5]),
-        *((number, "tiny/german/large/seed-1") for number in ALL[:5]),
+        *((number, f"tiny/{RUN}") for number in ALL[:6]),
+        *((number, "tiny/german/large/seed-1") for number in ALL[:6]),
         ("06", "tiny"),
     ]
 
@@ -141,8 +153,8 @@ def test_models_share_their_simulator(home):
     steps = grid(home, cultures=["german", "japanese"], models=["small", "o/m"], simulator="large")
     for name in ("german", "japanese"):
         assert [n for n, folder in steps if folder == f"tiny/{name}/large/seed-1"] == ALL[:3]
-        assert [n for n, folder in steps if folder == f"tiny/{name}/o-m/seed-1"] == ALL[3:5]
-    assert len(steps) == len(set(steps)) == 2 * (3 + 2 * 2) + 1
+        assert [n for n, folder in steps if folder == f"tiny/{name}/o-m/seed-1"] == ALL[3:6]
+    assert len(steps) == len(set(steps)) == 2 * (3 + 2 * 3) + 1
     assert steps[-1] == ("06", "tiny")
 
 
@@ -152,7 +164,7 @@ def test_a_step_reads_what_an_earlier_one_wrote(home):
     )
     written: set[Path] = set()
     for step in plan(loaded, home / "results")[:-1]:
-        assert {step.source / name for name in step.stage.reads} <= written
+        assert set(step.reads) <= written
         written |= {step.folder / name for name in step.stage.writes}
 
 
@@ -176,6 +188,7 @@ def test_parameters_of_a_step(home):
     }
     assert steps["fine_tuning"] == tuning | params.FineTuning().model_dump()
     assert "data_dir" not in steps["wvs_analysis"]
+    assert steps["wvs_analysis"]["adapter_dir"] == "results/tiny/german/small/seed-7"
     assert steps["paper_figures"] == {
         "study_dir": "results/tiny",
         "runs": ["german/large/seed-7", "german/small/seed-7"],
@@ -186,7 +199,7 @@ def test_a_second_run_skips_everything(home, at_once):
     assert ran(run(home)) == ALL
     again = run(home)
     assert ran(again) == []
-    assert again.count("skipped, nothing changed") == 6
+    assert again.count("skipped, nothing changed") == 7
 
 
 def test_a_results_folder_may_move(home, at_once):
@@ -203,6 +216,7 @@ def test_a_results_folder_may_move(home, at_once):
         ({"scenario_adaptation": {"n_scenarios": 5}}, ["01"]),
         ({"intent_extraction": {"batch_size": 9}}, ["03"]),
         ({"fine_tuning": {"epochs": 2}}, ["04"]),
+        ({"held_out": {"texts": 5}}, ["04b"]),
         ({"wvs_analysis": {"orders": "first"}}, ["05"]),
         ({"wvs_analysis": {"prompt": "persona"}}, ["05"]),
         ({"wvs_analysis": {"checks": ["retest"]}}, ["05"]),
@@ -225,6 +239,7 @@ def test_a_changed_parameter_runs_its_stage(home, at_once, changes, rerun):
         ("intents.jsonl", ["03"]),
         ("adapter/file.txt", ["04"]),
         ("training_log.csv", ["04"]),
+        ("held_out.csv", ["04b"]),
         ("answers.parquet", ["05"]),
         ("metrics/03_intent_extraction.json", ["03"]),
         ("figures/fine_tuning.png", ["04"]),
@@ -522,12 +537,12 @@ def test_a_second_runner_is_refused(home, at_once):
 
 def test_a_forecast_says_what_a_run_would_do(home, at_once):
     steps = plan(params.load_study(home / "tiny.yaml"), home / "results")
-    assert [skip for _, skip in runner.forecast(steps)] == [False] * 6
+    assert [skip for _, skip in runner.forecast(steps)] == [False] * 7
     assert not (home / "results").exists()
     run(home)
-    assert [skip for _, skip in runner.forecast(steps)] == [True] * 6
+    assert [skip for _, skip in runner.forecast(steps)] == [True] * 7
     (home / "results/tiny" / RUN / "intents.jsonl").write_text("damaged")
-    assert [skip for _, skip in runner.forecast(steps)] == [True, True, False, False, False, False]
+    assert [skip for _, skip in runner.forecast(steps)] == [True, True, *[False] * 5]
 
 
 def test_a_forecast_follows_the_data_of_the_simulator(home, at_once):
@@ -536,11 +551,11 @@ def test_a_forecast_follows_the_data_of_the_simulator(home, at_once):
     (home / "results/tiny/japanese/large/seed-1/dialogues.jsonl").unlink()
     steps = plan(params.load_study(home / "tiny.yaml"), home / "results")
     tiny = home / "results/tiny"
-    rerun = {f"{step.folder.relative_to(tiny)}/{step.stage.name[:2]}"
+    rerun = {f"{step.folder.relative_to(tiny)}/{step.stage.number}"
              for step, skip in runner.forecast(steps) if not skip}  # fmt: skip
     assert rerun == {
-        *(f"japanese/large/seed-1/{number}" for number in ("02", "03", "04", "05")),
-        *(f"japanese/small/seed-1/{number}" for number in ("04", "05")),
+        *(f"japanese/large/seed-1/{number}" for number in ALL[1:6]),
+        *(f"japanese/small/seed-1/{number}" for number in ALL[3:6]),
         "./06",
     }
 
@@ -703,7 +718,7 @@ def test_braces_in_a_path_do_no_harm(home, monkeypatch):
     folder = home / "a {b} c"
     write_notebook(home / "n.ipynb", "run_dir = ''", "x = 1")
     stage = runner.Stage("n", (), ())
-    monkeypatch.setattr(runner, "NOTEBOOKS", home)
+    monkeypatch.setattr(planning, "NOTEBOOKS", home)
     step = runner.Step(stage, "s", folder, folder, {"run_dir": str(folder)}, [])
     with pytest.raises(StudyError, match="ended without writing"):
         runner.execute(step, lambda **count: None)
@@ -732,7 +747,7 @@ def test_this_environments_kernel_is_used_even_if_the_home_folder_has_one(home):
 SCRIPT = """
 import sys
 from pathlib import Path
-from clca_utils import culture, params, runner
+from clca_utils import culture, params, planning, runner
 home = Path(sys.argv[1])
 culture.FOLDER, params.MODELS = home / "cultures", home / "models"
 params.load_culture = lambda name: None
@@ -820,12 +835,12 @@ def test_status_tells_each_folder_and_stage(home, at_once):
     (home / "results/tiny" / RUN / "answers.parquet").unlink()
     console = Console(file=io.StringIO(), width=120)
     console.print(runner.status(home / "results"))
-    rows = {cells[1].strip(): [cell.strip() for cell in cells[2:8]]
+    rows = {cells[1].strip(): [cell.strip() for cell in cells[2:9]]
             for cells in (line.split("│") for line in console.file.getvalue().splitlines())
-            if len(cells) > 7}  # fmt: skip
-    assert rows["tiny/german/large/seed-1"] == ["done"] * 3 + ["missing"] * 2 + [""]
-    assert rows[f"tiny/{RUN}"] == ["missing"] * 3 + ["done", "missing", ""]
-    assert rows["tiny"] == [""] * 5 + ["done"]
+            if len(cells) > 8}  # fmt: skip
+    assert rows["tiny/german/large/seed-1"] == ["done"] * 3 + ["missing"] * 3 + [""]
+    assert rows[f"tiny/{RUN}"] == ["missing"] * 3 + ["done", "done", "missing", ""]
+    assert rows["tiny"] == [""] * 6 + ["done"]
 
 
 def test_status_of_no_results_is_an_empty_table(tmp_path):

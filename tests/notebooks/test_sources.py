@@ -13,6 +13,7 @@ from clca_utils.runner import STAGES, plan
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 RUN_KEYS = {"run_dir", "culture", "model", "seed"}
+PLACES = {"data_dir", "adapter_dir", "before_dir", "study_dir", "runs"}
 
 
 def cells(path, kind="code"):
@@ -65,7 +66,7 @@ def test_every_parameter_has_a_comment(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_opens_with_what_goes_in_and_comes_out_and_why(path):
     opening = cells(path, "markdown")[0].source
-    assert opening.startswith(f"# {path.stem[:2]} · ")
+    assert opening.startswith(f"# {path.stem.partition('_')[0]} · ")
     for word in ("**In:**", "**Out:**", "Why:"):
         assert word in opening
 
@@ -97,7 +98,7 @@ def test_every_parameter_a_run_passes_is_declared(study, tmp_path):
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
 def test_every_declared_parameter_can_be_set_by_a_study(stage):
-    known = set(SECTIONS[stage.section].model_fields) | RUN_KEYS | {"data_dir", "study_dir", "runs"}
+    known = set(SECTIONS[stage.section].model_fields) | RUN_KEYS | PLACES
     assert set(declared(stage.notebook)) <= known
 
 
