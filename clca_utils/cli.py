@@ -66,11 +66,11 @@ def check(params: Params, results: Results = runner.RESULTS) -> None:
     with plainly():
         study, steps = runner.prepared(params, results)
         forecast = list(runner.forecast(steps))
-        runs = len(study.cultures) * len(study.models) * len(study.seeds)
+        runs = len({step.folder for step in steps if step.stage.name == "05_wvs_analysis"})
         skipped = sum(skip for _, skip in forecast)
         typer.echo(f"{study.name}: runs: {runs}, stages: {len(steps)}, to be skipped: {skipped}")
         for folder, rows in groupby(forecast, key=lambda row: row[0].folder):
-            states = (f"{step.stage.name[:2]} {'skip' if skip else 'run'}" for step, skip in rows)
+            states = (f"{step.stage.number} {'skip' if skip else 'run'}" for step, skip in rows)
             typer.echo(f"  {shown(folder)}: {', '.join(states)}")
 
 
