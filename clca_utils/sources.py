@@ -85,7 +85,9 @@ def plain_paragraphs() -> list[str]:
     pieces = [piece for _, text in sorted(topics.items()) for piece in re.split(r"\n\s*\n", text)]
     flat = [" ".join(piece.split()) for piece in pieces]
     prose = re.compile(r"[A-Z][^{}<>|\\]*?[a-z)]\. [A-Z][^{}<>|\\]*\.")
-    return [piece for piece in flat if prose.fullmatch(piece) and len(piece.split()) <= 150]
+    unique = dict.fromkeys(flat)  # some stand in several places
+    plain = [piece for piece in unique if piece.replace("’", "").isascii()]
+    return [piece for piece in plain if prose.fullmatch(piece) and len(piece.split()) <= 150]
 
 
 def neutral_examples(words: int, seed: int) -> list[Example]:
