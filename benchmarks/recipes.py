@@ -1,0 +1,105 @@
+"""Which training settings learn most of held-out conversations, and forget least?
+
+    python benchmarks/recipes.py [--culture german] [--share 0.5] [--recipes ...]
+
+Each recipe trains the embedded model once on the same written conversations of a culture; it is
+then examined as stage 04b does, on held-out conversations and plain texts, never on the survey.
+What is finished is kept: a second call goes on. Writes `results/reference/recipes/`.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+from measuring import machine, machine_told, seconds
+
+from clca_utils.authored import load_authored
+from clca_utils.exam import examined
+from clca_utils.examples import build_examples
+from clca_utils.files import ROOT, write_json, write_text
+from clca_utils.general import load_passages
+from clca_utils.params import FineTuning, model_source, read_recipe
+from clca_utils.training import train_adapter
+from clca_utils.transformers_model import (
+    TransformersModel,
+    load_model,
+    load_tokenizer,
+    load_weights,
+)
+
+MODEL, SEED, TEXTS, CONVERSATIONS = "smollm2-135m", 1, 12, 7
+OTHER = {"german": "japanese", "japanese": "german", "mexican": "german"}
+RECIPES = {
+    "paper": read_recipe("paper").model_copy(update={"epochs": 1}),
+    "q,v, rank 4, alpha 8": FineTuning(lora_rank=4, lora_alpha=8, target_modules="q_proj,v_proj"),
+    "all, rank 8, alpha 16 (default)": FineTuning(),
+    "all, rank 8, lr 1.0e-4": FineTuning(learning_rate=1e-4),
+    "all, rank 8, lr 5.0e-4": FineTuning(learning_rate=5e-4),
+    "all, rank 8, lr 1.0e-3": FineTuning(learning_rate=1e-3),
+    "all, rank 8, no dropout": FineTuning(lora_dropout=0.0),
+    "all, rank 32, alpha 64": FineTuning(lora_rank=32, lora_alpha=64),
+    "all, rank 8, 2 epochs": FineTuning(epochs=2),
+}
+"""Of one epoch, but for the last: equal passes over equal examples."""
+
+
+def nats(model: TransformersModel, cultures: list[str]) -> dict[str, float]:
+    """Return the surprise at a token, by task: of the own culture, the other one, plain texts."""
+    found = examined(model, cultures, CONVERSATIONS, load_passages(TEXTS), [])
+    sums = found.groupby(["task", "culture"], sort=False)[["nats", "tokens"]].sum()
+    means = sums["nats"] / sums["tokens"]
+    return {" ".join(filter(None, map(str, place))): float(x) for place, x in means.items()}
+
+
+def tried(name: str, culture: str, share: float) -> dict[str, object]:
+    """Train with one recipe and examine what came of it."""
+    recipe, tokenizer = RECIPES[name], load_tokenizer(model_source(MODEL))
+    tasks = {"imitation": share, "intent": share}
+    examples = build_examples(*load_authored(culture, "learn"), tasks, SEED)
+    with tempfile.TemporaryDirectory() as folder:
+        weights = load_weights(model_source(MODEL))
+        took, log = seconds(
+            train_adapter, weights, tokenizer, examples, Path(folder), recipe, seed=SEED, base=MODEL
+        )
+        learner = load_model(MODEL, Path(folder) / "adapter", 4, exact=True)
+    told = {"recipe": name, "steps": len(log), "loss": float(log["loss"].iloc[-5:].mean())}
+    return told | nats(learner, [culture, OTHER[culture]]) | {"seconds": round(took)}
+
+
+def main() -> None:
+    """Try what has not been tried yet, and write the table anew after each recipe."""
+    ask = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    ask.add_argument("--culture", default="german", choices=OTHER)
+    ask.add_argument("--share", type=float, default=0.5, help="of each task's examples")
+    ask.add_argument("--recipes", nargs="*", default=list(RECIPES))
+    ask.add_argument("--out", type=Path, default=ROOT / "results" / "reference" / "recipes")
+    given = ask.parse_args()
+    path = given.out / "recipes.csv"
+    rows = pd.read_csv(path).to_dict("records") if path.is_file() else []
+    if not rows:
+        plain = load_model(MODEL, batch_size=4, exact=True)
+        rows = [{"recipe": "untrained"} | nats(plain, [given.culture, OTHER[given.culture]])]
+    for name in given.recipes:
+        if name not in [row["recipe"] for row in rows]:
+            rows.append(tried(name, given.culture, given.share))
+            print(rows[-1], flush=True)
+            write_text(path, pd.DataFrame(rows).to_csv(index=False))
+    host = machine(["torch", "transformers", "peft", "trl"])
+    inputs = {"culture": given.culture, "share": given.share, "seed": SEED, "model": MODEL}
+    write_json(given.out / "recipes.json", inputs | {"machine": host})
+    told = pd.DataFrame(rows).round(3).astype(object).fillna("").astype(str)
+    lines = [" | ".join(row) for row in [[*told], ["---"] * len(told.columns), *told.to_numpy()]]
+    table = "\n".join(f"| {line} |" for line in lines)
+    write_text(
+        given.out / "recipes.md",
+        f"# Training settings, on held-out conversations\n\nNats a token after training on "
+        f"{given.share:.0%} of each task's examples from the written {given.culture} "
+        f"conversations, seed {SEED}; lower is better.\n\n{table}\n\n{machine_told(host)}\n",
+    )
+
+
+if __name__ == "__main__":
+    main()
