@@ -15,7 +15,7 @@ from scipy import stats
 
 from clca_utils.authored import authored_cultures, load_authored
 from clca_utils.chat_model import ChatModel, Conversation, assistant, system, user
-from clca_utils.dialogue import Dialogue, as_chat, as_reply, lines_of
+from clca_utils.dialogue import Dialogue, as_chat, as_reply, lines_of, told
 from clca_utils.files import seed_of
 from clca_utils.scenario import Scenario
 from clca_utils.weighing import weigh
@@ -26,7 +26,7 @@ NOTHING = "N/A"
 
 
 class Moment(NamedTuple):
-    """A turn of a held-out conversation that is to be said."""
+    """A turn of a held-out conversation in which something is to be said."""
 
     scene: Scenario
     talk: Dialogue
@@ -35,17 +35,18 @@ class Moment(NamedTuple):
     @property
     def written(self) -> str:
         """The reply that its author wrote."""
-        return as_reply(self.talk.turns[self.place])
+        return self.talk.turns[self.place].text
 
     def conversation(self) -> Conversation:
-        """Return what the speaker of the turn has seen, as a chat to be gone on with."""
+        """Return what the speaker of the turn has seen, up to where the words begin."""
         turn = self.talk.turns[self.place]
         names = [person.name for person in self.scene.people]
-        return as_chat(self.scene, self.talk.turns[: self.place], names.index(turn.speaker))
+        seen = as_chat(self.scene, self.talk.turns[: self.place], names.index(turn.speaker))
+        return [*seen, assistant(as_reply(turn).removesuffix(turn.text).rstrip())]
 
 
 def moments(culture: str, count: int, seed: int) -> list[Moment]:
-    """Draw moments of a culture's held-out conversations, one of each and not its opening.
+    """Draw moments of a culture's held-out conversations, one of each, neither first nor last.
 
     Args:
         culture: Name of its file in `params/cultures`; one without authored conversations has none.
@@ -58,7 +59,9 @@ def moments(culture: str, count: int, seed: int) -> list[Moment]:
     pairs = list(zip(known.scenarios, known.dialogues, strict=True))
     draw = random.Random(seed_of(seed, "moments", culture))
     some = draw.sample(pairs, min(count, len(pairs)))
-    return [Moment(scene, talk, draw.randrange(2, len(talk.turns) - 1)) for scene, talk in some]
+    said = [[one.index for one in talk.turns if one.action == "speak"] for _, talk in some]
+    places = [draw.choice([place for place in row if 2 <= place < row[-1]]) for row in said]
+    return [Moment(*pair, place) for pair, place in zip(some, places, strict=True)]
 
 
 def replies_of(
@@ -69,6 +72,7 @@ def replies_of(
         [one.conversation() for one in some],
         max_new_tokens=max_new_tokens,
         seeds=[seed_of(seed, "reply", one.talk.id) for one in some],
+        stop="\n",
         no_repeat=5,
     )
 
@@ -140,7 +144,7 @@ def reply_table(
         {
             "id": [one.talk.id for one in some],
             "setting": [one.scene.setting for one in some],
-            "said": [as_reply(one.talk.turns[one.place - 1]) for one in some],
+            "said": [told(one.talk.turns[one.place - 1]) for one in some],
             "written": [one.written for one in some],
             "before": list(before),
             "after": list(after),

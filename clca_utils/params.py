@@ -24,7 +24,6 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from clca_utils.choices import (
-    CHECKS,
     PERSONAL,
     Batching,
     Check,
@@ -178,7 +177,7 @@ class IntentExtraction(Section):
     max_new_tokens: int = Field(20, ge=1, le=4096)
     cultural_threshold: float = Field(0.5, ge=0, le=1)
     batch_size: int = Field(8, ge=1)
-    gold: int = Field(2, ge=0)
+    gold: int = Field(1, ge=0)
 
 
 class FineTuning(Section):
@@ -215,7 +214,7 @@ class WvsAnalysis(Section):
     method: Method = "weigh"
     temperature: float = Field(1.0, ge=0, le=5)
     orders: Orders = "all"
-    checks: Annotated[list[Check], AfterValidator(_distinct)] = list(CHECKS)
+    checks: Annotated[list[Check], AfterValidator(_distinct)] = ["paraphrase", "retest"]
     cultures: Annotated[
         list[Annotated[str, AfterValidator(_culture)]], AfterValidator(_distinct)
     ] = [*("british", "chinese", "german", "japanese", "mexican")]

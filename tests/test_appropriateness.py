@@ -15,8 +15,8 @@ from clca_utils.appropriateness import (
     reply_table,
     verdict,
 )
-from clca_utils.chat_model import ScriptedModel
-from clca_utils.dialogue import as_reply
+from clca_utils.chat_model import ScriptedModel, assistant
+from clca_utils.dialogue import told
 
 SOME = moments("german", 3, 1)
 YES, NO, EVEN = np.log([0.8, 0.2]), np.log([0.2, 0.8]), np.log([0.5, 0.5])
@@ -34,6 +34,7 @@ def test_moments_are_of_held_out_scenes_each_another_and_none_the_opening():
         assert one.scene.split == "held-out"
         assert one.scene.id == one.talk.scenario_id
         assert 2 <= one.place < len(one.talk.turns) - 1
+        assert one.written
     assert moments("german", 3, 1) == SOME
     assert moments("german", 99, 1) != moments("german", 99, 2)
     assert moments("turkish", 3, 1) == []
@@ -42,7 +43,8 @@ def test_moments_are_of_held_out_scenes_each_another_and_none_the_opening():
 def test_who_replies_is_the_speaker_and_knows_only_what_was_said_before():
     for one in SOME:
         chat, turn = one.conversation(), one.talk.turns[one.place]
-        assert chat[-1]["role"] == "user"
+        assert chat[-1] == assistant("ACTION: speak\nOUTPUT:")
+        assert chat[-2]["role"] == "user"
         me = next(person for person in one.scene.people if person.name == turn.speaker)
         other = next(person for person in one.scene.people if person.name != turn.speaker)
         whole = "\n".join(message["content"] for message in chat)
@@ -85,7 +87,7 @@ def test_known_pairs_belong_to_different_scenes():
 def test_replies_are_asked_for_once_each():
     model = ScriptedModel(replies=["one", "two", "three"])
     assert replies_of(model, SOME, 1, 32) == ["one", "two", "three"]
-    assert [chat[-1]["role"] for chat in model.seen] == ["user"] * 3
+    assert [chat[-1]["role"] for chat in model.seen] == ["assistant"] * 3
     assert preferences(ScriptedModel(), [], [], []) == []
 
 
@@ -100,7 +102,7 @@ def test_the_table_tells_the_sides_and_the_line_before():
     assert found["preferred"].tolist() == ["before", "after", "tie"]
     assert found["judge"].tolist() == ["right"] * 3
     one: Moment = SOME[0]
-    assert found["said"][0] == as_reply(one.talk.turns[one.place - 1])
+    assert found["said"][0] == told(one.talk.turns[one.place - 1])
 
 
 def test_metrics_count_and_test():

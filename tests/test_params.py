@@ -91,7 +91,7 @@ def test_the_defaults_are_those_agreed_with_the_notebooks():
             "max_new_tokens": 20,
             "cultural_threshold": 0.5,
             "batch_size": 8,
-            "gold": 2,
+            "gold": 1,
         },
         "fine_tuning": {
             "learn_from": "simulated",
@@ -129,7 +129,7 @@ def test_the_defaults_are_those_agreed_with_the_notebooks():
             "method": "weigh",
             "temperature": 1.0,
             "orders": "all",
-            "checks": ["paraphrase", "retest", "prompts", "cultures"],
+            "checks": ["paraphrase", "retest"],
             "cultures": ["british", "chinese", "german", "japanese", "mexican"],
             "batch_size": 4,
         },

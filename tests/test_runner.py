@@ -179,7 +179,7 @@ def test_parameters_of_a_step(home):
         "max_new_tokens": 20,
         "cultural_threshold": 0.5,
         "batch_size": 3,
-        "gold": 2,
+        "gold": 1,
     }
     tuning = common | {
         "run_dir": "results/tiny/german/small/seed-7",

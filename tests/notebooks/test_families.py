@@ -1,35 +1,20 @@
-"""Notebooks 04 and 05 on a tiny random model of every family, with the family's chat template.
+"""Notebooks 04 to 05 on a tiny random model of every family, with the family's chat template.
 
-Their cells are run here, in this process: what starting a kernel costs, each family would pay
-twice.
+Their cells are run in this process: what starting a kernel costs, each family would pay twice.
 """
 
-import matplotlib.pyplot as plt
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from cells import run_cells
 from families import FAMILIES
 
 from clca_utils.embedded import prepare
 from clca_utils.files import ROOT, read_json, write_records
 from clca_utils.judging import Judgement
-from clca_utils.runner import NOTEBOOKS
 from clca_utils.transformers_model import load_tokenizer
 
 SHARES = "qid,country,option,share,n,tier\nQ7,DEU,1,0.4,500,made up\nQ7,DEU,2,0.6,500,made up\n"
-
-
-def run_cells(name: str, **parameters: object) -> None:
-    """Run the code of a notebook with other parameters than its own."""
-    shell: dict[str, object] = {"__name__": "__main__"}
-    for cell in nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4).cells:
-        if cell.cell_type == "code":
-            exec(compile(cell.source, name, "exec"), shell)
-            if "parameters" in cell.metadata.get("tags", []):
-                assert parameters.keys() <= shell.keys()
-                shell |= parameters
-    plt.close("all")
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +41,8 @@ def test_a_family_learns_and_is_asked(data, name):
     given["run_dir"] = str(run.relative_to(ROOT))
     told = {"data_dir": str(data.relative_to(ROOT)), "batch_size": 1}
     run_cells("04_fine_tuning", **given, **told, learning_rate=0.02, epochs=2)
+    few = {"cultures": ["german"], "texts": 1, "questions": 2, "replies": 1}
+    run_cells("04b_held_out", **given, **few)
     shares = str((data / "shares.csv").relative_to(ROOT))
     asked = {"survey": shares, "orders": "first", "checks": ["paraphrase"]}
     run_cells("05_wvs_analysis", **given, **asked)
@@ -65,6 +52,9 @@ def test_a_family_learns_and_is_asked(data, name):
     assert 0 < learnt["tokens_learnt"] < learnt["tokens"]
     assert learnt["loss_last"] < learnt["loss_first"]
     assert (run / "adapter/adapter_model.safetensors").stat().st_size > 1000
+    examined = read_json(run / "metrics/04b_held_out.json")
+    assert examined["perplexity_intent_own_after"] != examined["perplexity_intent_own_before"]
+    assert examined["replies"] == 1
     found = read_json(run / "metrics/05_wvs_analysis.json")
     answers = pd.read_parquet(run / "answers.parquet")
     assert np.isfinite(answers["logprob"]).all()

@@ -16,6 +16,7 @@ from clca_utils.answers import condition, read_answers
 from clca_utils.comparison import read_comparison
 from clca_utils.dialogue import ACTIONS, Dialogue
 from clca_utils.files import ROOT, read_json, read_records
+from clca_utils.held_out import exam_metrics, read_examined
 from clca_utils.intent import Intent
 from clca_utils.items import load_items
 from clca_utils.judging import Judgement, kept_dialogues
@@ -26,13 +27,11 @@ from clca_utils.survey import country_shares, load_marginals
 from clca_utils.transformers_model import load_weights, unwarned
 
 FIGURES = {
-    "scenarios", "dialogues", "judge_agreement", "intents", "intent_agreement", "loss", "distance",
+    "scenarios", "dialogues", "judge_agreement", "intents", "intent_agreement", "loss", "held_out",
+    "distance",
     "distribution", "calibration", "position", "moved_items", "map_values",
 }  # fmt: skip
-CHECKED = {
-    "paraphrase", "retest 1", "retest 2", "prompt: none", "prompt: descriptors", "prompt: persona",
-    "prompt: native", "as Chinese", "as German", "as Japanese", "as Mexican",
-}  # fmt: skip
+CHECKED = {"paraphrase", "retest 1", "retest 2"}
 
 
 def metrics(run, number: str) -> dict[str, float]:
@@ -45,7 +44,7 @@ def executed(run):
     return [*sorted(run.glob("*.ipynb")), above / "06_paper_figures.ipynb"]
 
 
-def test_six_executed_notebooks_without_an_error(smoke):
+def test_every_notebook_is_executed_without_an_error(smoke):
     assert [path.stem for path in executed(smoke)] == [stage.name for stage in STAGES]
     for path in executed(smoke):
         notebook = nbformat.read(path, 4)
@@ -138,6 +137,22 @@ def test_the_adapter_loads_with_peft_and_changes_the_model(smoke):
     assert np.isfinite(log["loss"]).all()
 
 
+def test_the_exam_is_read_back(smoke):
+    found = metrics(smoke, "04b")
+    table = read_examined(smoke)
+    assert set(table["variant"]) == {"before", "after"}
+    assert set(table["learnt"]) == {"German"}
+    assert table.groupby(["task", "variant"]).size().unstack()["after"].to_dict() == {
+        "imitation": 4, "intent": 2, "question": 8, "text": 4
+    }  # fmt: skip
+    for name, value in exam_metrics(table, 1).items():
+        assert found[name] == pytest.approx(value, nan_ok=True)
+    assert found["perplexity_imitation_own_after"] < found["perplexity_imitation_own_before"]
+    replies = pd.read_csv(smoke / "replies.csv", keep_default_na=False)
+    assert len(replies) == found["replies"] == 2
+    assert replies[["written", "before", "after"]].ne("").all(axis=None)
+
+
 def test_answers_before_and_after(smoke):
     answers = read_answers(smoke / "answers.parquet")
     assert set(answers["condition"]) == {"main", *CHECKED}
@@ -177,18 +192,6 @@ def test_every_validity_check_is_made_and_written(smoke):
         assert 0.1 < found[f"position_bias_{variant}"] < 0.8
         assert 0 < found[f"wording_moved_{variant}"] < 0.5
         assert 0 <= found[f"retest_n_{variant}"] <= 44
-        assert found[f"cultures_accuracy_{variant}"] in (0, 0.25, 0.5, 0.75, 1)
-    prompts = pd.read_csv(smoke / "tables" / "check_prompts.csv")
-    made_up = {"persona (synthetic)", "native (synthetic)"}
-    assert set(prompts["prompt"]) == {"nationality", "none", "descriptors", *made_up}
-    main = prompts[prompts["prompt"] == "nationality"].set_index("variant")
-    assert (main["moved"] == 0).all()
-    for variant in ("before", "after"):
-        distance = pytest.approx(found[f"js_distance_{variant}"], abs=1e-9)
-        assert main["js_distance"][variant] == distance
-    cultures = pd.read_csv(smoke / "tables" / "check_cultures.csv")
-    assert cultures["correlation"].between(-1, 1).all()
-    assert len(cultures) == 2 * 4 * 4
 
 
 def test_position_bias_is_seen_through(smoke):
@@ -236,7 +239,7 @@ def test_figures_are_redrawn_without_a_model():
 
 def test_the_manifest_tells_what_was_run(smoke):
     manifest = read_json(smoke / "manifest.json")
-    assert list(manifest["stages"]) == [stage.name for stage in STAGES[:5]]
+    assert list(manifest["stages"]) == [stage.name for stage in STAGES[:6]]
     assert manifest["seed"] == 1
     assert manifest["packages"]["torch"].startswith("2.13.0")
     assert None not in manifest["packages"].values()
@@ -252,7 +255,7 @@ def test_nothing_temporary_is_left(smoke):
 
 def test_a_second_run_skips_everything(smoke, results, capsys):
     runner.run("smoke", results)
-    assert capsys.readouterr().out.count("skipped, nothing changed") == 6
+    assert capsys.readouterr().out.count("skipped, nothing changed") == 7
 
 
 def test_executed_notebooks_are_json_that_jupyter_opens(smoke):
