@@ -36,3 +36,6 @@ Check = Literal["paraphrase", "retest", "prompts", "cultures"]
 """What else is asked to see how far the answers can be trusted; see `checks`."""
 
 CHECKS: tuple[Check, ...] = get_args(Check)
+
+Precision = Literal["float32", "bfloat16", "float16"]
+"""Of the weights of an exported model."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clca_utils import runner
+from clca_utils.choices import Precision
 from clca_utils.files import StudyError, shown, write_text
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ release = typer.Typer(
     help="Scenarios and dialogues in the form of the published release.", no_args_is_help=True
 )
 app.add_typer(release, name="release")
+adapter = typer.Typer(help="A trained adapter, made ready for others.", no_args_is_help=True)
+app.add_typer(adapter, name="adapter")
 
 Params = Annotated[str, typer.Argument(help="A study's YAML file, or its name in params/.")]
 Results = Annotated[Path, typer.Option(help="Where run folders are.")]
@@ -221,6 +224,26 @@ def release_import(
 
     with plainly():
         typer.echo(import_run(source.absolute(), run_folder.absolute(), culture))
+
+
+@adapter.command("export")
+def adapter_export(
+    run_folder: Annotated[Path, typer.Argument(help="With adapter/ and manifest.json.")],
+    target: Annotated[Path, typer.Argument(help="Where to write; nothing is overwritten.")],
+    merged: Annotated[bool, typer.Option("--merged", help="The whole model, merged.")] = False,
+    precision: Annotated[
+        Precision, typer.Option(help="Of a merged model; a short one may round an adapter away.")
+    ] = "float32",
+) -> None:
+    """Write an adapter to a folder that peft, transformers and vLLM load, with a model card."""
+    from clca_utils.export import export_adapter  # noqa: PLC0415
+
+    with plainly():
+        typer.echo(
+            export_adapter(
+                run_folder.absolute(), target.absolute(), merged=merged, precision=precision
+            )
+        )
 
 
 def _all_items(path: Path | None) -> "list[SurveyItem]":
