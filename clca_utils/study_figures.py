@@ -205,7 +205,7 @@ def controls_figure(table: pd.DataFrame) -> Figure:
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(controls)), controls)
     axes.set(ylim=(len(controls) - 0.5, -0.5))
-    axes.set_xlabel(f"{JS_AXIS}, method minus control (left: the method is closer)")
+    axes.set_xlabel(f"{JS_AXIS}:\nmethod minus control (left: the method is closer)")
     legend_above(axes, columns=2)
     return figure
 

@@ -42,7 +42,20 @@ JUDGED = pd.DataFrame(
 )
 LOG = pd.DataFrame({"step": [1, 2, 3, 4], "epoch": [0.5, 1.0, 1.5, 2.0], "loss": [3, 2.5, 2, 1.9]})
 
+SURPRISE = pd.DataFrame(
+    [
+        ("German", task, culture, f"{culture}-{n}", -0.1 * n - shift)
+        for task, culture, shift in (
+            ("text", "", -0.2), ("imitation", "Japanese", 0.1), ("imitation", "German", 0.3),
+            ("intent", "Japanese", 0.0), ("intent", "German", 0.1),
+        )
+        for n in range(3)
+    ],
+    columns=["learnt", "task", "culture", "id", "change"],
+)  # fmt: skip
+
 FIGURES = {
+    figures.surprise_figure: (SURPRISE,),
     figures.loss_figure: (LOG,),
     figures.dialogue_figure: (TURNS, JUDGEMENTS),
     figures.intent_figure: (INTENTS,),
@@ -110,6 +123,21 @@ def test_no_text_is_cut_off_or_overlaps_another(make):
 @pytest.mark.parametrize("make", FIGURES, ids=lambda make: make.__name__)
 def test_every_figure_has_a_caption(make):
     check_caption(make)
+
+
+def test_surprise_is_drawn_by_task_with_the_own_culture_first_and_the_means_as_diamonds():
+    axes = figures.surprise_figure(SURPRISE).axes[0]
+    rows = [label.get_text() for label in axes.get_yticklabels()]
+    assert rows == [
+        "imitation, German", "imitation, Japanese", "intent, German", "intent, Japanese", "text"
+    ]  # fmt: skip
+    diamonds = axes.collections[-1].get_offsets()
+    means = SURPRISE.groupby(["task", "culture"])["change"].mean()
+    assert diamonds[0][0] == pytest.approx(means["imitation", "German"])
+    assert diamonds[4][0] == pytest.approx(means["text", ""])
+    assert {tuple(c) for c in axes.collections[0].get_facecolors()} != {
+        tuple(c) for c in axes.collections[1].get_facecolors()
+    }
 
 
 NOTE = "DEU: 15 of 44 items compared; all of them of low trust (tiers C2 and D). " * 3

@@ -70,7 +70,28 @@ def world():
 
 
 WORLD = world()
+CONTROLS = pd.DataFrame(
+    [
+        (culture, "smollm2-135m", control, shift * size, shift * size - 0.01, shift * size + 0.01,
+         "closer" if shift * size < -0.01 else "not distinguishable")
+        for culture, size in (("german", 1), ("japanese", 0.5), ("mexican", -0.2))
+        for control, shift in (("untrained", -0.03), ("neutral-text", -0.02),
+                               ("wrong-culture-japanese", 0.005), ("persona-prompt, untrained", 0))
+    ],
+    columns=["culture", "model", "control", "difference", "low", "high", "verdict"],
+)  # fmt: skip
+MATRIX = pd.DataFrame(
+    [
+        (model, learnt, other, -0.1 * (learnt == other) - 0.02 * size, 3)
+        for model, size in (("smollm2-135m", 1), ("smollm2-135m+authored", 2))
+        for learnt in ("german", "japanese", "mexican")
+        for other in ("german", "japanese", "mexican")
+    ],
+    columns=["model", "learnt", "other", "change", "seeds"],
+)
 FIGURES = {
+    figures.controls_figure: (CONTROLS,),
+    figures.matrix_figure: (MATRIX, "change of surprise (nats a token)"),
     figures.study_figure: (RUNS,),
     figures.heat_map_figure: (RUNS,),
     figures.cultural_map_figure: WORLD,
@@ -103,6 +124,29 @@ def test_the_study_figure_has_a_row_per_culture_and_model_and_marks_low_trust():
     sure = figures.study_figure(RUNS[RUNS["culture"] == "german"]).axes[0]
     assert "†" not in sure.get_xlabel()
     assert figures.study_figure(RUNS.drop(columns="low_trust_items")).axes
+
+
+def test_the_controls_are_rows_and_what_is_clear_is_filled():
+    axes = figures.controls_figure(CONTROLS).axes[0]
+    rows = [label.get_text() for label in axes.get_yticklabels()]
+    assert rows == list(dict.fromkeys(CONTROLS["control"]))
+    dots = [mark for mark in axes.collections if len(mark.get_offsets()) and mark.get_zorder() == 3]
+    found = {tuple(np.round(place, 6)) for mark in dots for place in mark.get_offsets()}
+    assert {x for x, _ in found} == set(CONTROLS["difference"].round(6))
+    hollow = [m for m in dots if tuple(m.get_facecolors()[0][:3]) == (1, 1, 1)]
+    drawn = {round(float(x), 6) for mark in hollow for x, _ in mark.get_offsets()}
+    unclear = CONTROLS[CONTROLS["verdict"] != "closer"]["difference"].round(6)
+    assert drawn == set(unclear)
+
+
+def test_the_matrix_has_a_panel_per_model_on_one_scale():
+    figure = figures.matrix_figure(MATRIX, "change")
+    panels = [axes for axes in figure.axes if axes.get_title(loc="left")]
+    assert [axes.get_title(loc="left") for axes in panels] == sorted(set(MATRIX["model"]))
+    numbers = [[float(text.get_text()) for text in axes.texts] for axes in panels]
+    assert numbers[0] == [-0.12, -0.02, -0.02, -0.02, -0.12, -0.02, -0.02, -0.02, -0.12]
+    scales = {tuple(axes.collections[0].get_clim()) for axes in panels}
+    assert len(scales) == 1
 
 
 @pytest.mark.parametrize("make", [figures.study_figure, figures.heat_map_figure])
