@@ -37,6 +37,15 @@ def run_folders(study: Path, runs: Sequence[str] = ()) -> list[Path]:
     return sorted(folders, key=lambda folder: (folder.parent, seed_of_run(folder)))
 
 
+def of_the_method(study: Path, runs: Sequence[str] = ()) -> list[str]:
+    """Return the runs of the method itself, as `run_folders` takes them, without its controls.
+
+    Those of a study that has nothing but controls are all of them. `runs` is as for `run_folders`.
+    """
+    names = [path.relative_to(study).as_posix() for path in run_folders(study, runs)]
+    return [name for name in names if "+" not in name] or names
+
+
 def seed_of_run(folder: Path) -> int:
     """Return the seed that a run folder is named after."""
     return int(folder.name.removeprefix("seed-"))

@@ -411,7 +411,9 @@ def status(results: Path = RESULTS) -> Table:
         *(stage.number for stage in STAGES),
         title=shown(results),
     )
-    table.caption = "models that share a simulator find stages 01 to 03 in its folder"
+    table.caption = (
+        "what a run shares with another (a simulator, a variant) is in that one's folder"
+    )
     runs = list(results.glob("*/*/*/seed-*"))
     for folder in sorted({*runs, *(run.parents[2] for run in runs)}):
         expected = STAGES[:-1] if folder in runs else STAGES[-1:]

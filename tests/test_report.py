@@ -89,6 +89,15 @@ def test_the_study_table_has_a_row_per_run_with_all_its_metrics(study):
     assert simulator.to_dict() == {"scenarios": 4, "dialogues": 4, "dialogues_kept": 3}
 
 
+def test_controls_are_told_from_the_method(study):
+    write_metrics(study / "german/large+authored/seed-1", "05_wvs_analysis", {"x": 1.0})
+    names = report.of_the_method(study)
+    assert "german/large/seed-2" in names
+    assert not [name for name in names if "+" in name]
+    alone = ["german/large+authored/seed-1"]
+    assert report.of_the_method(study, alone) == alone
+
+
 def test_the_summary_averages_seeds_and_leaves_out_runs_without_survey(study):
     table = report.summary_table(study)
     assert list(table.index) == [
