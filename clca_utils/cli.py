@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clca_utils import runner
-from clca_utils.choices import Precision
+from clca_utils.choices import Dtype
 from clca_utils.files import StudyError, shown, write_text
 
 if TYPE_CHECKING:
@@ -231,8 +231,8 @@ def adapter_export(
     run_folder: Annotated[Path, typer.Argument(help="With adapter/ and manifest.json.")],
     target: Annotated[Path, typer.Argument(help="Where to write; nothing is overwritten.")],
     merged: Annotated[bool, typer.Option("--merged", help="The whole model, merged.")] = False,
-    precision: Annotated[
-        Precision, typer.Option(help="Of a merged model; a short one may round an adapter away.")
+    dtype: Annotated[
+        Dtype, typer.Option(help="Of a merged model; a short one may round an adapter away.")
     ] = "float32",
 ) -> None:
     """Write an adapter to a folder that peft, transformers and vLLM load, with a model card."""
@@ -240,9 +240,7 @@ def adapter_export(
 
     with plainly():
         typer.echo(
-            export_adapter(
-                run_folder.absolute(), target.absolute(), merged=merged, precision=precision
-            )
+            export_adapter(run_folder.absolute(), target.absolute(), merged=merged, dtype=dtype)
         )
 
 

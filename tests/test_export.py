@@ -112,7 +112,7 @@ def test_saved_layers_are_merged_too_and_told(tmp_path, ids):
 
 
 def test_a_merged_model_can_be_short(run, tmp_path):
-    export_adapter(run, tmp_path / "out", merged=True, precision="bfloat16")
+    export_adapter(run, tmp_path / "out", merged=True, dtype="bfloat16")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
     assert loaded.dtype == torch.bfloat16
 
@@ -206,6 +206,6 @@ def test_the_command_line(run, tmp_path):
     assert done.exit_code == 0, done.output
     again = CliRunner().invoke(app, ["adapter", "export", str(run), target])
     assert again.exit_code == 1
-    wrong = CliRunner().invoke(app, ["adapter", "export", str(run), target, "--precision", "int8"])
+    wrong = CliRunner().invoke(app, ["adapter", "export", str(run), target, "--dtype", "int8"])
     assert wrong.exit_code == 2
     assert json.loads((tmp_path / "out/adapter_config.json").read_text())["r"] == 2
