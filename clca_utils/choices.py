@@ -9,6 +9,10 @@ Batching = Literal["random", "by_length", "packed"]
 """How training examples share a batch: drawn by lot, beside others of about the same length, or
 several in one row up to the longest length, which none can see across."""
 
+Precision = Literal["auto", "fp32", "bf16", "4bit"]
+"""How a model's weights are held while an adapter is learnt; see `transformers_model.load_weights`.
+"""
+
 Source = Literal["simulated", "authored", "both", "neutral", "survey"]
 """What is learnt from: the conversations of stages 01 to 03, those written for this study, both; or
 what controls learn from: text without culture, or what people answered to items; see `sources`."""
@@ -37,5 +41,5 @@ Check = Literal["paraphrase", "retest", "prompts", "cultures"]
 
 CHECKS: tuple[Check, ...] = get_args(Check)
 
-Precision = Literal["float32", "bfloat16", "float16"]
+Dtype = Literal["float32", "bfloat16", "float16"]
 """Of the weights of an exported model."""

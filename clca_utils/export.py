@@ -15,7 +15,7 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
-from clca_utils.choices import Precision
+from clca_utils.choices import Dtype
 from clca_utils.culture import load_culture
 from clca_utils.files import StudyError, read_json, shown, write_text
 from clca_utils.params import base_model, model_source, read_model, read_variant
@@ -36,7 +36,7 @@ SOURCES = {
 
 
 def export_adapter(
-    run: Path, target: Path, *, merged: bool = False, precision: Precision = "float32"
+    run: Path, target: Path, *, merged: bool = False, dtype: Dtype = "float32"
 ) -> str:
     """Write a run's adapter to a folder of its own, whole or not at all.
 
@@ -44,7 +44,7 @@ def export_adapter(
         run: The run's folder, with `adapter/` and `manifest.json`.
         target: Where to write; an empty folder may be there.
         merged: Write the whole model with the adapter merged in, instead of the adapter alone.
-        precision: Of a merged model. In the two short ones a small adapter can be rounded away.
+        dtype: Of a merged model. In the two short ones a small adapter can be rounded away.
 
     Returns:
         A sentence about what was written.
@@ -66,7 +66,7 @@ def export_adapter(
         partial.mkdir(parents=True)
         load_tokenizer(model_source(told["model"])).save_pretrained(partial)
         if merged:
-            merged_weights(run, told["model"], precision).save_pretrained(partial)
+            merged_weights(run, told["model"], dtype).save_pretrained(partial)
         else:
             for name in ("adapter_config.json", WEIGHTS):
                 shutil.copyfile(run / "adapter" / name, partial / name)
@@ -106,15 +106,15 @@ def told_of(run: Path) -> dict[str, Any]:
         ) from None
 
 
-def merged_weights(run: Path, model: str, precision: Precision) -> PreTrainedModel:
+def merged_weights(run: Path, model: str, dtype: Dtype) -> PreTrainedModel:
     """Return a model with a run's adapter merged in; it is added up in fp32, then rounded once."""
-    weights = load_weights(model_source(model), exact=True)
+    weights = load_weights(model_source(model), "fp32")
     with unwarned():
         weights = PeftModel.from_pretrained(weights, str(run / "adapter")).merge_and_unload()
     ends = weights.get_input_embeddings().weight, weights.get_output_embeddings().weight
     if weights.config.tie_word_embeddings and not torch.equal(*ends):
         weights.config.tie_word_embeddings = False  # trained apart, they must be loaded apart
-    return weights.to(getattr(torch, precision))
+    return weights.to(getattr(torch, dtype))
 
 
 def metrics_of_stage(run: Path, stage: str) -> dict[str, float]:

@@ -30,6 +30,7 @@ from clca_utils.choices import (
     ItemSet,
     Method,
     Orders,
+    Precision,
     Prompt,
     Source,
     Task,
@@ -195,6 +196,7 @@ class FineTuning(Section):
     lora_dropout: float = Field(0.05, ge=0, lt=1)
     target_modules: Annotated[str, AfterValidator(_layers)] = "all-linear"
     modules_to_save: list[str] = []
+    precision: Precision = "auto"
     batch_size: int = Field(4, ge=1)
     gradient_accumulation: int = Field(2, ge=1)
     batching: Batching = "by_length"

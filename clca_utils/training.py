@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 from datasets import Dataset, disable_progress_bars
-from peft import LoraConfig
+from peft import LoraConfig, prepare_model_for_kbit_training
 from torch.utils.data import Sampler
 from tqdm import tqdm
 from transformers import (
@@ -215,6 +215,9 @@ def train_adapter(
         if stale != checkpoints:
             shutil.rmtree(stale)
     on_gpu = torch.cuda.is_available()
+    quantized = getattr(weights, "is_loaded_in_4bit", False)
+    if quantized:
+        weights = prepare_model_for_kbit_training(weights, use_gradient_checkpointing=False)
     torch.manual_seed(seed)
     disable_progress_bars()
     with unwarned():
@@ -227,7 +230,7 @@ def train_adapter(
                 **schedule,
                 output_dir=str(checkpoints),
                 use_cpu=not on_gpu,
-                bf16=on_gpu,
+                bf16=quantized or weights.dtype == torch.bfloat16,
                 lr_scheduler_type="linear",
                 activation_checkpointing=True,
                 logging_steps=1,

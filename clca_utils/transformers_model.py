@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import itertools
+import os
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property, lru_cache
@@ -17,12 +18,15 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     Cache,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import is_bitsandbytes_available
 
 from clca_utils.chat_model import Conversation, Message, assistant, system, user
+from clca_utils.choices import Precision
 from clca_utils.decoding import Draw, Memory, Rows, batches, remember, reply
 from clca_utils.files import StudyError
 from clca_utils.params import model_source
@@ -73,18 +77,59 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_weights(source: str | Path, exact: bool = False) -> PreTrainedModel:
-    """Return the causal language model: bf16 on a GPU, fp32 on a CPU (bf16 is slower there).
+def number_format(precision: Precision) -> torch.dtype:
+    """Return the format of the weights, or, of those in 4 bits, of what is computed with them."""
+    if precision in ("fp32", "bf16"):
+        return torch.float32 if precision == "fp32" else torch.bfloat16
+    fits = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if fits else torch.float32
+
+
+def quantization() -> BitsAndBytesConfig:
+    """Return how weights are held in 4 bits, as by QLoRA (Dettmers et al. 2023, arXiv 2305.14314).
+
+    Raises:
+        StudyError: There is no GPU, or bitsandbytes is not installed.
+    """
+    if not torch.cuda.is_available():
+        raise StudyError("precision is 4bit, which needs a GPU, and there is none: set auto.")
+    if not is_bitsandbytes_available():
+        raise StudyError(
+            "precision is 4bit, which needs the package bitsandbytes: `pip install bitsandbytes`, "
+            "or set auto."
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=number_format("4bit"),
+    )
+
+
+def placement(quantized: bool) -> str | dict[str, int] | None:
+    """Return where weights are loaded: over all GPUs, or as one of several processes.
+
+    There the trainer moves them, or cuts them up first; quantised ones stay on the process's GPU.
+    """
+    rank = os.environ.get("LOCAL_RANK")
+    if not torch.cuda.is_available() or (rank and not quantized):
+        return None
+    return {"": int(rank)} if rank else "auto"
+
+
+def load_weights(source: str | Path, precision: Precision = "auto") -> PreTrainedModel:
+    """Return the causal language model.
 
     Args:
         source: A model folder or hub id.
-        exact: fp32 everywhere. A merged bf16 adapter is rounded, the paper's nearly away, and bf16
-            logits move in steps of an eighth: both drown the small changes that are measured.
+        precision: auto is bf16 on a GPU that has it, else fp32 (on a CPU, bf16 is slower). A merged
+            bf16 adapter is rounded, the paper's nearly away, and bf16 logits move in steps of an
+            eighth: both drown the small changes that are measured, so what is measured is fp32.
+            4bit is to learn with alone.
 
     Raises:
-        StudyError: The model mixes attention with other layers.
+        StudyError: The model mixes attention with other layers, or 4 bits can't be had here.
     """
-    on_gpu = torch.cuda.is_available()
     config = AutoConfig.from_pretrained(source, local_files_only=Path(source).is_dir())
     kinds = set(getattr(config.get_text_config(), "layer_types", None) or []) - ATTENTION
     if kinds:
@@ -94,8 +139,9 @@ def load_weights(source: str | Path, exact: bool = False) -> PreTrainedModel:
         )
     return AutoModelForCausalLM.from_pretrained(
         source,
-        dtype=torch.bfloat16 if on_gpu and not exact else torch.float32,
-        device_map="auto" if on_gpu else None,
+        dtype=number_format(precision),
+        quantization_config=quantization() if precision == "4bit" else None,
+        device_map=placement(precision == "4bit"),
         local_files_only=Path(source).is_dir(),
         use_safetensors=True,
     )
@@ -114,12 +160,12 @@ def load_model(
         name: The model.
         adapter: Folder of a LoRA adapter to apply.
         batch_size: Rows per forward pass.
-        exact: See `load_weights`.
+        exact: fp32 everywhere; see `load_weights`.
         memory: See `TransformersModel`.
     """
     source = model_source(name)
     tokenizer = load_tokenizer(source)
-    weights = load_weights(source, exact)
+    weights = load_weights(source, "fp32" if exact else "auto")
     if adapter is not None:
         from peft import PeftModel  # noqa: PLC0415 (slow to import, rarely needed)
 

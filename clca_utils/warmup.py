@@ -93,7 +93,7 @@ def warm_up(folder: Path = FOLDER) -> pd.DataFrame:
     torch.manual_seed(SEED)
     torch.set_float32_matmul_precision("high")
     with unwarned():
-        model = get_peft_model(load_weights(source, exact=True), LoraConfig(**LORA))
+        model = get_peft_model(load_weights(source, "fp32"), LoraConfig(**LORA))
     losses = []
     for epochs in (range(EPOCHS[0]), range(EPOCHS[0], sum(EPOCHS))):
         examples = [one for epoch in epochs for one in warmup_examples(epoch)]

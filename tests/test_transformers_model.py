@@ -15,6 +15,7 @@ from transformers import (
     Qwen2Config,
 )
 
+from clca_utils import transformers_model
 from clca_utils.chat_model import assistant, system, user
 from clca_utils.files import StudyError
 from clca_utils.transformers_model import (
@@ -22,6 +23,9 @@ from clca_utils.transformers_model import (
     load_model,
     load_tokenizer,
     load_weights,
+    number_format,
+    placement,
+    quantization,
     render,
 )
 
@@ -261,6 +265,55 @@ def test_weights_in_a_pickle_are_refused(base, tmp_path):
     torch.save(weights.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(OSError, match="safetensors"):
         load_weights(tmp_path)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Return a switch for whether there seems to be a GPU, and whether it has bf16."""
+
+    def seems(there: bool, bf16: bool = True) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: bf16)
+
+    return seems
+
+
+def test_weights_are_bf16_where_that_is_fast(gpu):
+    for there, bf16, kind in [
+        (False, True, torch.float32), (True, False, torch.float32), (True, True, torch.bfloat16)
+    ]:  # fmt: skip
+        gpu(there, bf16)
+        assert number_format("auto") == number_format("4bit") == kind
+        assert number_format("fp32") == torch.float32
+        assert number_format("bf16") == torch.bfloat16
+
+
+def test_weights_are_loaded_as_asked(base):
+    kinds = {kind: load_weights(base, kind).dtype for kind in ("auto", "fp32", "bf16")}
+    assert kinds == {"auto": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def test_four_bits_need_a_gpu_and_a_package(base, gpu, monkeypatch):
+    with pytest.raises(StudyError, match="which needs a GPU, and there is none: set auto"):
+        load_weights(base, "4bit")
+    gpu(True)
+    monkeypatch.setattr(transformers_model, "is_bitsandbytes_available", lambda: False)
+    with pytest.raises(StudyError, match="the package bitsandbytes: `pip install bitsandbytes`"):
+        load_weights(base, "4bit")
+    monkeypatch.setattr(transformers_model, "is_bitsandbytes_available", lambda: True)
+    asked = quantization()
+    assert (asked.load_in_4bit, asked.bnb_4bit_quant_type) == (True, "nf4")
+    assert asked.bnb_4bit_compute_dtype == torch.bfloat16
+
+
+def test_one_of_several_processes_leaves_the_place_of_weights_to_the_trainer(gpu, monkeypatch):
+    gpu(True)
+    assert placement(quantized=False) == placement(quantized=True) == "auto"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert placement(quantized=False) is None
+    assert placement(quantized=True) == {"": 1}
+    gpu(False)
+    assert placement(quantized=False) is None
 
 
 def test_a_model_without_a_chat_template_is_no_chat_model(smollm, tmp_path):
