@@ -199,6 +199,8 @@ class FineTuning(Section):
     precision: Precision = "auto"
     batch_size: int = Field(4, ge=1)
     gradient_accumulation: int = Field(2, ge=1)
+    processes: int = Field(1, ge=1)
+    launch: Annotated[str, AfterValidator(_existing)] = ""
     batching: Batching = "by_length"
     max_length: int = Field(1024, ge=16)
     checkpoint_steps: int = Field(10, ge=1)

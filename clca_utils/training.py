@@ -1,7 +1,11 @@
 """Stage 04, second half: a LoRA adapter learns from the examples, with TRL's trainer."""
 
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from hashlib import sha256
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -9,8 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from datasets import Dataset, disable_progress_bars
+from accelerate import PartialState
+from datasets import Dataset, concatenate_datasets, disable_progress_bars
 from peft import LoraConfig, prepare_model_for_kbit_training
+from safetensors import SafetensorError, safe_open
 from torch.utils.data import Sampler
 from tqdm import tqdm
 from transformers import (
@@ -25,23 +31,47 @@ from transformers import (
 from trl import SFTConfig, SFTTrainer
 
 from clca_utils.examples import Example, tokenize
-from clca_utils.files import StudyError, fingerprint, read_json, write_json, write_text
+from clca_utils.files import StudyError, fingerprint, read_json, shown, write_json, write_text
+from clca_utils.launching import failure_told, launch
 from clca_utils.params import FineTuning
-from clca_utils.transformers_model import unwarned
+from clca_utils.transformers_model import load_tokenizer, load_weights, unwarned
 
 
-def last_whole_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint that was written to its end, or None.
+def step_of(checkpoint: Path) -> int:
+    """Return the step of a checkpoint that was written to its end, else 0.
 
     The trainer writes `trainer_state.json` last, so one that reads as JSON closes a checkpoint.
     """
-    whole = []
-    for path in folder.glob("checkpoint-*"):
-        try:
-            whole.append((int(read_json(path / "trainer_state.json")["global_step"]), path))
-        except StudyError:
-            continue
-    return max(whole)[1] if whole else None
+    try:
+        return int(read_json(checkpoint / "trainer_state.json")["global_step"])
+    except StudyError:
+        return 0
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint that was written to its end, or None."""
+    return max(filter(step_of, folder.glob("checkpoint-*")), key=step_of, default=None)
+
+
+@contextmanager
+def full_disk_told(folder: Path) -> Iterator[None]:
+    """Say what to do if the disk is full, and leave nothing on it that was half written.
+
+    torch and safetensors have errors of their own for it, known by what they say alone.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        signs = ("No space left", "quota exceeded", "inline_container")
+        if not any(sign in str(error) for sign in signs):
+            raise
+        for checkpoint in folder.glob(".checkpoints-*/checkpoint-*"):
+            if not step_of(checkpoint):
+                shutil.rmtree(checkpoint, ignore_errors=True)
+        raise StudyError(
+            f"The disk of {shown(folder)} is full: free some space there and run this again; "
+            "training goes on at its last whole checkpoint."
+        ) from None
 
 
 def layers(target_modules: str) -> str | list[str]:
@@ -58,7 +88,12 @@ class StepBar(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         """Draw the bar, at the step where a resumed training goes on."""
-        self.bar = tqdm(desc="training steps", total=state.max_steps, initial=state.global_step)
+        self.bar = tqdm(
+            desc="training steps",
+            total=state.max_steps,
+            initial=state.global_step,
+            disable=not state.is_world_process_zero,
+        )
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
@@ -73,22 +108,40 @@ class StepBar(TrainerCallback):  # type: ignore[misc]
         self.bar.close()
 
 
-def save_adapter(model: PreTrainedModel, folder: Path, base: str) -> None:
+def save_adapter(
+    model: PreTrainedModel, folder: Path, base: str, state: dict[str, torch.Tensor] | None = None
+) -> None:
     """Write an adapter whole or not at all, naming its base as others know it, not as a local path.
 
     peft keeps the layers' names in a set, hence in another order each time: they are sorted, so
     that the same training writes the same files. Its model card, an empty form, is left out.
+
+    Args:
+        model: With the adapter's layers.
+        folder: Where to write it.
+        base: What its configuration names as its base model.
+        state: The model's weights, where several processes hold them in parts.
     """
     partial = folder.with_name(f".{folder.name}.tmp")
     shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(str(partial))
-    (partial / "README.md").unlink(missing_ok=True)
-    config = read_json(partial / "adapter_config.json")
-    config["base_model_name_or_path"] = base
-    config["target_modules"] = sorted(config["target_modules"])
-    write_json(partial / "adapter_config.json", config)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)
+    try:
+        model.save_pretrained(str(partial), state_dict=state)
+        (partial / "README.md").unlink(missing_ok=True)
+        config = read_json(partial / "adapter_config.json")
+        config["base_model_name_or_path"] = base
+        config["target_modules"] = sorted(config["target_modules"])
+        write_json(partial / "adapter_config.json", config)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def adapter_size(folder: Path) -> int:
+    """Return how many numbers were learnt for an adapter; tied ones, written twice, count once."""
+    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+        weights = [file.get_tensor(name) for name in file.keys()]  # noqa: SIM118 (no mapping)
+    return sum({sha256(one.numpy().tobytes()).digest(): one.numel() for one in weights}.values())
 
 
 class ByLength(Sampler[int]):
@@ -99,7 +152,7 @@ class ByLength(Sampler[int]):
 
     Args:
         lengths: Of the examples, in tokens.
-        batch_size: Examples per forward pass.
+        batch_size: Examples per forward pass, of all processes together: they wait for each other.
         seed: With the number of the epoch, decides the order.
     """
 
@@ -128,7 +181,20 @@ class GroupingTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> ByLength:
         lengths = [len(row) for row in self.train_dataset["input_ids"]]
-        return ByLength(lengths, self.args.train_batch_size, self.args.seed)
+        return ByLength(lengths, self.args.train_batch_size * self.args.world_size, self.args.seed)
+
+
+def evened(dataset: Dataset, size: int) -> Dataset:
+    """Return a dataset whose length is a multiple of `size`, filled up with what teaches nothing.
+
+    Else, for each of several processes to have as many batches as the others, accelerate would show
+    some examples twice in an epoch.
+    """
+    short = -len(dataset) % size
+    row = min(dataset, key=lambda row: len(row["input_ids"]))
+    blank = {**row, "labels": [-100] * len(row["labels"])}
+    fill = [Dataset.from_list([blank] * short, features=dataset.features)] if short else []
+    return concatenate_datasets([dataset, *fill])
 
 
 def lora_of(recipe: FineTuning, weights: PreTrainedModel) -> dict[str, Any]:
@@ -166,6 +232,8 @@ def learnable(
     Raises:
         StudyError: No such example is left.
     """
+    if not examples:
+        raise StudyError("There is no example to learn from: check learn_from and tasks.")
     cut = [tokenize(tokenizer, example.messages, max_length) for example in examples]
     rows = [row for row in cut if any(row["assistant_masks"])]
     if not rows:
@@ -192,7 +260,8 @@ def train_adapter(
     ends at the same weights.
 
     Args:
-        weights: The causal language model; it gets the adapter's layers.
+        weights: The causal language model; it gets the adapter's layers. Several processes load it
+            from where it came from, and this one is emptied to make room.
         tokenizer: Its tokenizer.
         examples: What to learn from.
         folder: The run's folder.
@@ -204,23 +273,70 @@ def train_adapter(
         The training log: step, epoch, loss, learning_rate, grad_norm.
 
     Raises:
-        StudyError: No token to learn is left of any example.
+        StudyError: No token to learn is left of any example, the disk is full, or one of several
+            processes failed.
     """
+    if recipe.processes == 1 and not recipe.launch:
+        return fit(weights, tokenizer, examples, folder, recipe, seed=seed, base=base)
+    job = {
+        "source": weights.name_or_path,
+        "examples": [asdict(example) for example in examples],
+        "folder": str(folder.absolute()),
+        "recipe": recipe.model_dump(),
+        "seed": seed,
+        "base": base,
+    }
+    for parameter in weights.parameters():
+        parameter.data = parameter.data.new_empty(0)
+    torch.cuda.empty_cache()
+    launch("clca_utils.training", job, recipe.processes, recipe.launch)
+    return pd.read_csv(folder / "training_log.csv")
+
+
+def join(path: Path) -> None:
+    """Do the part of one of several processes in the training that a job tells."""
+    with failure_told(path):
+        job = read_json(path)
+        here = PartialState(cpu=not torch.cuda.is_available())  # first, as FSDP needs it to load
+        recipe = FineTuning(**job["recipe"])
+        fit(
+            load_weights(job["source"], recipe.precision),
+            load_tokenizer(job["source"]),
+            [Example(**example) for example in job["examples"]],
+            Path(job["folder"]),
+            recipe,
+            seed=job["seed"],
+            base=job["base"],
+        )
+        here.destroy_process_group()
+
+
+def fit(
+    weights: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    folder: Path,
+    recipe: FineTuning,
+    *,
+    seed: int,
+    base: str,
+) -> pd.DataFrame:
+    """Train as `train_adapter` says, in this process or as one of several; the first one writes."""
     rows = learnable(tokenizer, examples, recipe.max_length)
-    schedule, lora = schedule_of(recipe, seed), lora_of(recipe, weights)
-    checkpoints = (
-        folder / f".checkpoints-{fingerprint(base, recipe.batching, schedule, lora, rows)}"
-    )
-    for stale in folder.glob(".checkpoints-*"):
-        if stale != checkpoints:
-            shutil.rmtree(stale)
-    on_gpu = torch.cuda.is_available()
+    here = PartialState(cpu=not torch.cuda.is_available())
     quantized = getattr(weights, "is_loaded_in_4bit", False)
+    schedule, lora = schedule_of(recipe, seed), lora_of(recipe, weights)
+    shared = [here.num_processes, recipe.launch, quantized, weights.dtype]
+    key = fingerprint(base, recipe.batching, schedule, lora, rows, *shared)
+    checkpoints = folder / f".checkpoints-{key}"
+    for stale in folder.glob(".checkpoints-*"):
+        if stale != checkpoints and here.is_main_process:
+            shutil.rmtree(stale)
     if quantized:
         weights = prepare_model_for_kbit_training(weights, use_gradient_checkpointing=False)
     torch.manual_seed(seed)
     disable_progress_bars()
-    with unwarned():
+    with unwarned(), full_disk_told(folder):
         trainer = (GroupingTrainer if recipe.batching == "by_length" else SFTTrainer)(
             model=weights,
             processing_class=tokenizer,
@@ -229,7 +345,7 @@ def train_adapter(
             args=SFTConfig(
                 **schedule,
                 output_dir=str(checkpoints),
-                use_cpu=not on_gpu,
+                use_cpu=not torch.cuda.is_available(),
                 bf16=quantized or weights.dtype == torch.bfloat16,
                 lr_scheduler_type="linear",
                 activation_checkpointing=True,
@@ -238,19 +354,31 @@ def train_adapter(
                 save_total_limit=2,
                 report_to="none",
                 disable_tqdm=True,
-                dataloader_pin_memory=on_gpu,
+                dataloader_pin_memory=torch.cuda.is_available(),
+                ddp_find_unused_parameters=False,
             ),
             callbacks=[StepBar()],
         )
         trainer.remove_callback(PrinterCallback)
+        if here.num_processes > 1:
+            size = recipe.batch_size * here.num_processes
+            trainer.train_dataset = evened(trainer.train_dataset, size)
         # bf16 steps are too coarse to learn in; peft lifts LoRA's layers to fp32, not the others
         for parameter in trainer.model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
         trainer.train(resume_from_checkpoint=last_whole_checkpoint(checkpoints))
-    save_adapter(trainer.model, folder / "adapter", base)
-    log = pd.DataFrame([row for row in trainer.state.log_history if "loss" in row])
-    log = log[["step", "epoch", "loss", "learning_rate", "grad_norm"]]
-    write_text(folder / "training_log.csv", log.to_csv(index=False))
-    shutil.rmtree(checkpoints, ignore_errors=True)
+        log = pd.DataFrame([row for row in trainer.state.log_history if "loss" in row])
+        log = log[["step", "epoch", "loss", "learning_rate", "grad_norm"]]
+        state = None
+        if here.num_processes > 1:  # all take part in putting the weights together
+            state = trainer.accelerator.get_state_dict(trainer.model)
+        if here.is_main_process:
+            save_adapter(trainer.model, folder / "adapter", base, state)
+            write_text(folder / "training_log.csv", log.to_csv(index=False))
+            shutil.rmtree(checkpoints, ignore_errors=True)
     return log
+
+
+if __name__ == "__main__":
+    join(Path(sys.argv[1]))

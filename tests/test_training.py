@@ -4,7 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
-from itertools import combinations
+from copy import copy
+from itertools import chain, combinations
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,14 @@ import pandas as pd
 import pytest
 import torch
 import trl
+from accelerate.data_loader import prepare_data_loader
+from datasets import Dataset
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch.utils.data import DataLoader
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from clca_utils import training
@@ -23,8 +29,16 @@ from clca_utils.embedded import prepare
 from clca_utils.examples import Example, tokenize
 from clca_utils.files import StudyError, read_json
 from clca_utils.params import FineTuning
-from clca_utils.training import ByLength, StepBar, last_whole_checkpoint, layers, train_adapter
-from clca_utils.transformers_model import load_tokenizer
+from clca_utils.training import (
+    ByLength,
+    StepBar,
+    adapter_size,
+    evened,
+    last_whole_checkpoint,
+    layers,
+    train_adapter,
+)
+from clca_utils.transformers_model import load_tokenizer, load_weights
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +73,30 @@ def test_epochs_and_seeds_differ_in_their_order():
     assert len({tuple(order) for order in orders}) == 3
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(2, 99), min_size=1, max_size=30), st.integers(1, 3), st.integers(2, 3))
+def test_several_processes_see_every_example_once_an_epoch(lengths, size, processes):
+    rows = [{"input_ids": [i] * n, "labels": [i] * n} for i, n in enumerate(lengths)]
+    dataset = evened(Dataset.from_list(rows), size * processes)
+    sampler = ByLength([len(row) for row in dataset["input_ids"]], size * processes, 1)
+    loaders = [
+        prepare_data_loader(
+            DataLoader(dataset, size, sampler=copy(sampler), collate_fn=list),
+            num_processes=processes,
+            process_index=place,
+        )
+        for place in range(processes)
+    ]
+    for epoch in (0, 1):
+        steps = [[*chain(*batches)] for batches in zip(*loaders, strict=True)]
+        assert {len(step) for step in steps} == {size * processes}  # none waits in vain
+        learnt = [[row for row in step if row["labels"][0] != -100] for step in steps]
+        assert all(learnt)
+        assert sorted(row["labels"][0] for row in chain(*learnt)) == list(range(len(lengths)))
+        sampler.set_epoch(epoch)
+        assert [row["input_ids"] for row in chain(*steps)] == dataset[list(sampler)]["input_ids"]
+
+
 def test_target_layers_are_all_or_named():
     assert layers("all-linear") == "all-linear"
     assert layers("q_proj, v_proj") == ["q_proj", "v_proj"]
@@ -75,6 +113,7 @@ EXAMPLES = [
     )
     for i in range(6)
 ]  # fmt: skip
+WEIGHTS = "adapter_model.safetensors"
 RECIPE = {
     "epochs": 2, "learning_rate": 1e-2, "lora_rank": 2, "lora_alpha": 4, "lora_dropout": 0.1,
     "batch_size": 2, "gradient_accumulation": 1, "max_length": 128, "checkpoint_steps": 2,
@@ -90,14 +129,18 @@ def tiny(tokenizer) -> LlamaForCausalLM:
     return LlamaForCausalLM(shape)
 
 
-def train(folder: Path, seed: int = 1, **changes: object) -> pd.DataFrame:
+def train(folder: Path, seed: int = 1, examples=EXAMPLES, **changes: object) -> pd.DataFrame:
     """Train a tiny model with random weights: 6 steps, checkpoints after 2, 4 and 6."""
     tokenizer = load_tokenizer(prepare())
     folder.mkdir(parents=True, exist_ok=True)
     weights = tiny(tokenizer)
     torch.seed()  # whatever was drawn before must not matter
     recipe = FineTuning(**(RECIPE | changes))
-    return train_adapter(weights, tokenizer, EXAMPLES, folder, recipe, seed=seed, base="org/tiny")
+    if recipe.processes > 1:  # which read what is written
+        for part in (weights, tokenizer):
+            part.save_pretrained(folder / "base")
+        weights = load_weights(folder / "base")
+    return train_adapter(weights, tokenizer, examples, folder, recipe, seed=seed, base="org/tiny")
 
 
 def written(folder: Path) -> dict[str, bytes]:
@@ -269,17 +312,100 @@ def test_the_batches_of_the_trainer_carry_no_label_elsewhere(tokenizer, tmp_path
         train(tmp_path)
     seen = []
     for batch in batches:
+        padded = batch["attention_mask"] == 0
+        assert (batch["labels"][padded] == -100).all()
         for tokens, labels in zip(batch["input_ids"], batch["labels"], strict=True):
             counts = labels != -100
             assert torch.equal(labels[counts], tokens[counts])
             seen.append(tokenizer.decode(tokens[counts]))
     said = [f"I am number {i}.<|im_end|>Bye, Grüße.<|im_end|>" for i in range(6)]
     assert sorted(seen) == said
+    # what pads is also what ends a reply, and that is learnt: else none would ever end
+    assert tokenizer.pad_token == tokenizer.eos_token == "<|im_end|>"
+    assert any((batch["attention_mask"] == 0).any() for batch in batches)
 
 
 def test_examples_cut_off_before_anyone_speaks_are_told(tmp_path):
     with pytest.raises(StudyError, match="max_length"):
         train(tmp_path, max_length=16)
+
+
+def test_nothing_to_learn_from_is_told(tmp_path):
+    with pytest.raises(StudyError, match="There is no example to learn from: check learn_from"):
+        train(tmp_path, examples=[])
+
+
+def test_one_conversation_will_do(tmp_path):
+    assert train(tmp_path, examples=EXAMPLES[:1])["step"].tolist() == [1, 2]
+
+
+def test_a_conversation_is_learnt_as_far_as_max_length(tokenizer, tmp_path):
+    rows = [tokenize(tokenizer, example.messages, 40) for example in EXAMPLES]
+    assert max(len(row["input_ids"]) for row in rows) == 40
+    kept = [row for row in rows if any(row["assistant_masks"])]
+    assert 0 < len(kept) < len(rows)
+    log = train(tmp_path, epochs=1, max_length=40, batch_size=6)
+    assert log["loss"].tolist() == pytest.approx([masked_loss(tiny(tokenizer), kept)], abs=2e-4)
+
+
+FULL = {
+    "write": OSError(28, "No space left on device"),
+    "torch": RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"),
+    "safetensors": SafetensorError(
+        "Error while serializing: I/O error: No space left on device (os error 28)"
+    ),
+}
+"""How a full disk was told when one of 300 kB was tried."""
+
+
+def fails_from(step: int, error: Exception, writer):
+    """Return a writer that fails half-way at its `step`th call, as on a full disk."""
+    calls = []
+
+    def write(self, folder, *args, **others):
+        calls.append(folder)
+        if len(calls) < step:
+            return writer(self, folder, *args, **others)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / "adapter_model.safetensors").write_bytes(b"half")
+        raise error
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        (2, FULL["write"], ["checkpoint-2"]),
+        (2, FULL["torch"], ["checkpoint-2"]),
+        (4, FULL["safetensors"], ["checkpoint-4", "checkpoint-6"]),
+    ],
+    ids=FULL,
+)
+def test_a_full_disk_is_told_and_costs_no_step(trained, tmp_path, monkeypatch, case):
+    saved, error, kept = case
+    broken = fails_from(saved, error, PeftModel.save_pretrained)  # 3 checkpoints, then the adapter
+    with monkeypatch.context() as patched:
+        patched.setattr(PeftModel, "save_pretrained", broken)
+        with pytest.raises(StudyError) as told:
+            train(tmp_path)
+    assert str(told.value) == (
+        f"The disk of {tmp_path} is full: free some space there and run this again; training goes "
+        "on at its last whole checkpoint."
+    )
+    assert not list(tmp_path.glob("*adapter*")) + list(tmp_path.glob(".adapter*"))
+    (checkpoints,) = tmp_path.iterdir()
+    assert sorted(path.name for path in checkpoints.glob("checkpoint-*")) == kept
+    train(tmp_path)
+    assert written(tmp_path) == written(trained[0])
+
+
+def test_another_error_stays_what_it_is(tmp_path, monkeypatch):
+    error = RuntimeError("no idea")
+    broken = fails_from(1, error, None)
+    monkeypatch.setattr(PeftModel, "save_pretrained", broken)
+    with pytest.raises(RuntimeError, match="no idea"):
+        train(tmp_path)
 
 
 def test_a_checkpoint_that_was_not_closed_is_ignored(tmp_path):
@@ -318,6 +444,8 @@ def test_embeddings_saved_whole_stay_tied_and_are_learnt(tmp_path):
     merged = PeftModel.from_pretrained(base, str(tmp_path / "adapter")).merge_and_unload()
     head, embedding = merged.lm_head.weight, merged.get_input_embeddings().weight
     assert torch.equal(head, embedding)
+    learnt = sum(one.numel() for one in weights.parameters() if one.requires_grad)
+    assert adapter_size(tmp_path / "adapter") == learnt
     assert (head - before).abs().max() > 1e-3
 
 
@@ -336,3 +464,18 @@ def test_what_is_trained_whole_is_trained_in_fp32(tmp_path, monkeypatch):
     recipe = FineTuning(**(RECIPE | whole))
     train_adapter(weights, tokenizer, EXAMPLES, tmp_path, recipe, seed=1, base="org/tiny")
     assert kinds == {torch.float32}
+
+
+def test_two_processes_learn_what_one_does_from_twice_the_batch(tmp_path, capfd):
+    # five examples: the last of three rounds is filled up
+    same = {"examples": EXAMPLES[:5], "epochs": 4, "lora_dropout": 0, "gradient_accumulation": 3}
+    one = train(tmp_path / "one", batch_size=2, **same)
+    two = train(tmp_path / "two", batch_size=1, processes=2, **same)
+    assert two["step"].tolist() == [1, 2, 3, 4]
+    # sums in another order, in fp32: 1e-6 was found
+    np.testing.assert_allclose(two, one, rtol=1e-4)
+    first, second = (load_file(tmp_path / n / "adapter" / WEIGHTS) for n in ("one", "two"))
+    assert max((first[name] - second[name]).abs().max() for name in first) < 1e-4
+    assert max(weight.abs().max() for weight in first.values()) > 0.1
+    assert not list(tmp_path.glob("two/.*"))
+    assert capfd.readouterr().err.count("| 4/4 ") >= 1
