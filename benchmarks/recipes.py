@@ -30,18 +30,22 @@ from clca_utils.transformers_model import (
 
 MODEL, SEED, TEXTS, CONVERSATIONS = "smollm2-135m", 1, 12, 7
 OTHER = {"german": "japanese", "japanese": "german", "mexican": "german"}
+ONE = {"gradient_accumulation": 1}
 RECIPES = {
+    "all, rank 8, alpha 16, 8 a step": FineTuning(),
+    "4 a step": FineTuning(**ONE),
+    "4 a step, lr 1.0e-3": FineTuning(learning_rate=1e-3, **ONE),
+    "4 a step, lr 2.0e-3": FineTuning(learning_rate=2e-3, **ONE),
+    "4 a step, lr 1.0e-3, q and v only": FineTuning(
+        learning_rate=1e-3, target_modules="q_proj,v_proj", **ONE
+    ),
+    "4 a step, lr 1.0e-3, rank 32, alpha 64": FineTuning(
+        learning_rate=1e-3, lora_rank=32, lora_alpha=64, **ONE
+    ),
+    "4 a step, lr 1.0e-3, no dropout": FineTuning(learning_rate=1e-3, lora_dropout=0.0, **ONE),
     "paper": read_recipe("paper").model_copy(update={"epochs": 1}),
-    "q,v, rank 4, alpha 8": FineTuning(lora_rank=4, lora_alpha=8, target_modules="q_proj,v_proj"),
-    "all, rank 8, alpha 16 (default)": FineTuning(),
-    "all, rank 8, lr 1.0e-4": FineTuning(learning_rate=1e-4),
-    "all, rank 8, lr 5.0e-4": FineTuning(learning_rate=5e-4),
-    "all, rank 8, lr 1.0e-3": FineTuning(learning_rate=1e-3),
-    "all, rank 8, no dropout": FineTuning(lora_dropout=0.0),
-    "all, rank 32, alpha 64": FineTuning(lora_rank=32, lora_alpha=64),
-    "all, rank 8, 2 epochs": FineTuning(epochs=2),
 }
-"""Of one epoch, but for the last: equal passes over equal examples."""
+"""Of one epoch each: equal passes over equal examples."""
 
 
 def nats(model: TransformersModel, cultures: list[str]) -> dict[str, float]:
