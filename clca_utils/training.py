@@ -16,7 +16,7 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset, concatenate_datasets, disable_progress_bars
 from peft import LoraConfig, prepare_model_for_kbit_training
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch.utils.data import Sampler
 from tqdm import tqdm
 from transformers import (
@@ -57,11 +57,11 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
 def full_disk_told(folder: Path) -> Iterator[None]:
     """Say what to do if the disk is full, and leave nothing on it that was half written.
 
-    torch and safetensors have errors of their own for it, known by what they say alone.
+    torch, safetensors and tokenizers have errors of their own for it, known by what they say alone.
     """
     try:
         yield
-    except (OSError, RuntimeError, SafetensorError) as error:
+    except Exception as error:
         signs = ("No space left", "quota exceeded", "inline_container")
         if not any(sign in str(error) for sign in signs):
             raise
