@@ -218,7 +218,7 @@ class WvsAnalysis(Section):
     method: Method = "weigh"
     temperature: float = Field(1.0, ge=0, le=5)
     orders: Orders = "all"
-    checks: Annotated[list[Check], AfterValidator(_distinct)] = ["paraphrase", "retest"]
+    checks: Annotated[list[Check], AfterValidator(_distinct)] = ["paraphrase"]
     cultures: Annotated[
         list[Annotated[str, AfterValidator(_culture)]], AfterValidator(_distinct)
     ] = [*("british", "chinese", "german", "japanese", "mexican")]

@@ -132,7 +132,7 @@ def test_the_defaults_are_those_agreed_with_the_notebooks():
             "method": "weigh",
             "temperature": 1.0,
             "orders": "all",
-            "checks": ["paraphrase", "retest"],
+            "checks": ["paraphrase"],
             "cultures": ["british", "chinese", "german", "japanese", "mexican"],
             "batch_size": 4,
         },

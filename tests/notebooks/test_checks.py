@@ -8,9 +8,10 @@ from clca_utils.answers import condition, read_answers
 from clca_utils.files import ROOT, read_json
 from clca_utils.items import load_items
 
+CHECKS = ["retest", "prompts", "cultures"]
 CHECKED = {
     "prompt: none", "prompt: descriptors", "prompt: persona", "prompt: native", "as German",
-    "as Japanese", "as Mexican",
+    "as Japanese", "as Mexican", "retest 1", "retest 2",
 }  # fmt: skip
 
 
@@ -21,7 +22,7 @@ def run(smoke, results):
     told = {"run_dir": folder, "adapter_dir": smoke}
     places = {name: str(path.relative_to(ROOT)) for name, path in told.items()}
     run_cells("05_wvs_analysis", **places, item_set="held-out", orders="first",
-              checks=["prompts", "cultures"])  # fmt: skip
+              checks=CHECKS)  # fmt: skip
     return folder
 
 
@@ -41,6 +42,7 @@ def test_prompts_and_cultures_are_compared(run):
     for variant in ("before", "after"):
         distance = pytest.approx(found[f"js_distance_{variant}"], abs=1e-9)
         assert main["js_distance"][variant] == distance
+        assert 0 <= found[f"retest_n_{variant}"] <= 22
         assert found[f"cultures_accuracy_{variant}"] in (0, 1 / 3, 2 / 3, 1)
     cultures = pd.read_csv(run / "tables" / "check_cultures.csv")
     assert cultures["correlation"].between(-1, 1).all()
@@ -51,8 +53,7 @@ def test_another_run_takes_over_what_the_untrained_model_answered(run, smoke, re
     folder = results / "taken-over"
     told = {"run_dir": folder, "adapter_dir": smoke, "before_dir": run}
     places = {name: str(path.relative_to(ROOT)) for name, path in told.items()}
-    asked = {"item_set": "held-out", "orders": "first", "checks": ["prompts", "cultures"]}
-    run_cells("05_wvs_analysis", **places, **asked)
+    run_cells("05_wvs_analysis", **places, item_set="held-out", orders="first", checks=CHECKS)
     one, other = (read_answers(where / "answers.parquet") for where in (run, folder))
     pd.testing.assert_frame_equal(one, other)
     assert not list(folder.glob(".*"))
