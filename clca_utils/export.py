@@ -4,35 +4,116 @@ As an adapter beside its base model, or merged into it. Only safetensors are rea
 the card tells is read from what the run left: its manifest and its metrics.
 """
 
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import ModelCardData
 from peft import PeftModel
-from safetensors import SafetensorError
+from pydantic import BaseModel, ValidationError
+from safetensors import safe_open
 from transformers import PreTrainedModel
 
-from clca_utils.choices import Dtype
+from clca_utils.choices import Dtype, Source
 from clca_utils.culture import load_culture
-from clca_utils.files import StudyError, read_json, shown, write_text
-from clca_utils.params import base_model, model_source, read_model, read_variant
+from clca_utils.files import (
+    StudyError,
+    digest,
+    locate,
+    problems,
+    read_json,
+    shown,
+    write_json,
+    write_text,
+)
+from clca_utils.params import FineTuning, base_model, model_source, read_model, read_variant
+from clca_utils.runner import Record, records
 from clca_utils.transformers_model import load_tokenizer, load_weights, unwarned
 
-WEIGHTS = "adapter_model.safetensors"
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
-SOURCES = {
-    "simulated": "conversations that a language model acted in scenes adapted to the culture",
-    "authored": "conversations on such scenes, written for the study by a language model",
-    "both": "conversations in scenes adapted to the culture, some acted by a language model, some "
-    "written by one",
+TRAINING, EXAM, SURVEY = "04_fine_tuning", "04b_held_out", "05_wvs_analysis"
+
+SOURCES: dict[Source, str] = {
+    "simulated": "conversations that a language model acted in the study's scenes",
+    "authored": "conversations on the study's scenes, written by a language model",
+    "both": "conversations in the study's scenes, some acted by a language model, some written by "
+    "one",
     "neutral": "text without culture: this is a control, which learnt no culture",
     "survey": "what people of the country answered to half of the survey's items: this is a "
     "reference, not the method",
 }
 """What an adapter learnt from, by the parameter `learn_from`."""
+
+COUNTS = {
+    "examples": "examples",
+    "tokens": "tokens in them",
+    "tokens_learnt": "of which learnt",
+    "steps": "steps",
+    "adapter_parameters": "numbers learnt",
+    "loss_first": "loss at the first step, nats a token",
+    "loss_last": "loss at the last step",
+}
+"""What a card tells of stage 04's metrics."""
+
+DISTANCES = {
+    "js_distance_before": "before training",
+    "js_distance_after": "after training",
+    "js_distance_uniform": "guessing evenly (uniform)",
+    "js_distance_human_floor": "two samples of the same people (human floor)",
+}
+"""What a card tells of stage 05's metrics."""
+
+LOADING = """```python
+{imports}
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+model = AutoModelForCausalLM.from_pretrained("{weights}")
+{then}chat = [{{"role": "user", "content": "What matters in a friend?"}}]
+tokens = tokenizer.apply_chat_template(
+    chat, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+)
+print(tokenizer.decode(model.generate(**tokens, max_new_tokens=40)[0]))
+```"""
+"""How a card shows that a folder is loaded and asked."""
+
+SERVED_RANKS = (16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes as `--max-lora-rank`, from its default on (`MaxLoRARanks` in vllm/config/lora.py,
+0.14)."""
+
+
+class Settings(BaseModel):
+    """Those of an adapter's parameters that its export and its card can't do without."""
+
+    run_dir: str
+    culture: str
+    model: str
+    seed: int
+    learn_from: Source
+
+
+class Run(NamedTuple):
+    """A run, as its manifest tells of it."""
+
+    folder: Path
+    made: dict[str, Any]
+    stages: dict[str, Record]
+    settings: Settings
+
+    def metrics(self, stage: str) -> dict[str, float]:
+        """Return a stage's metrics; none if they aren't of this adapter, or of nobody knows what.
+
+        After a new training, numbers of the old one stay until their stages are run again.
+        """
+        name = f"metrics/{stage}.json"
+        path, record = self.folder / name, self.stages.get(stage)
+        if record is None or not path.is_file() or digest(path) != record.outputs.get(name):
+            return {}
+        known = stage == TRAINING or digest(self.folder / "adapter") in record.inputs.values()
+        return dict(read_json(path)) if known else {}
 
 
 def export_adapter(
@@ -52,188 +133,334 @@ def export_adapter(
     Raises:
         StudyError: The run holds no such adapter, the target is not empty, or it can't be written.
     """
-    told = told_of(run)
-    if not (run / "adapter" / WEIGHTS).is_file():
-        raise StudyError(
-            f"{shown(run / 'adapter' / WEIGHTS)} is missing: run 04_fine_tuning, or name the run "
-            "whose adapter it is (other formats than safetensors are not read)."
-        )
+    if dtype != "float32" and not merged:
+        raise StudyError(f"dtype {dtype} is of a merged model: add --merged, or leave it out.")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise StudyError(f"{shown(target)} is there already: name another folder, or empty it.")
-    partial = target.with_name(f".{target.name}.tmp")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        load_tokenizer(model_source(told["model"])).save_pretrained(partial)
-        if merged:
-            merged_weights(run, told["model"], dtype).save_pretrained(partial)
+    told = read_run(run)
+    name = base_name(told.settings.model)
+    tokenizer = load_tokenizer(model_source(told.settings.model))
+    weights = merged_weights(run, told.settings.model, dtype) if merged else None
+    text = card(told, dtype=dtype if merged else None)
+    with written(target) as folder:
+        tokenizer.save_pretrained(folder)
+        if weights is None:
+            config = read_json(run / "adapter" / CONFIG) | {"base_model_name_or_path": name}
+            write_json(folder / CONFIG, config)
+            shutil.copyfile(run / "adapter" / WEIGHTS, folder / WEIGHTS)
         else:
-            for name in ("adapter_config.json", WEIGHTS):
-                shutil.copyfile(run / "adapter" / name, partial / name)
-        write_text(partial / "README.md", card(run, told, merged=merged))
-        if target.is_dir():
-            target.rmdir()
-        partial.replace(target)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise StudyError(
-            f"{shown(target)} could not be written ({reason}): free some space, or name another "
-            "place; nothing was left there."
-        ) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            weights.save_pretrained(folder)
+        write_text(folder / "README.md", text)
+        for path in folder.glob("*.safetensors"):  # which safetensors writes for its owner alone
+            shutil.copymode(folder / "README.md", path)
     return f"{shown(target)} holds {'the merged model' if merged else 'the adapter'} and its card."
 
 
-def told_of(run: Path) -> dict[str, Any]:
-    """Return the parameters with which a run trained, as its manifest has them.
+@contextmanager
+def written(target: Path) -> Iterator[Path]:
+    """Give a folder to write to, which becomes the target at the end or leaves nothing.
 
     Raises:
-        StudyError: There is no manifest, or none of a training.
+        StudyError: The disk is full, or the place can't be written to.
     """
-    path = run / "manifest.json"
+    home = next(folder for folder in target.parents if folder.exists())
+    partial = home / f".{target.name}.tmp"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        yield partial
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_dir():
+            target.rmdir()
+        partial.replace(target)
+    except Exception as error:  # tokenizers and safetensors have no narrower one for a full disk
+        if "No space left" in str(error) or "quota exceeded" in str(error):
+            raise StudyError(
+                f"The disk of {shown(target)} is full: free some space there and run this again; "
+                "nothing was left there."
+            ) from None
+        if isinstance(error, OSError):
+            raise StudyError(
+                f"{shown(target)} could not be written ({error.strerror or error}): name another "
+                "place; nothing was left there."
+            ) from None
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_run(folder: Path) -> Run:
+    """Return what a run's manifest tells of its adapter, once that is found to be the same.
+
+    Raises:
+        StudyError: There is no manifest, none of a training, or it's of another adapter.
+    """
+    path, adapter = folder / "manifest.json", folder / "adapter"
     if not path.is_file():
         raise StudyError(f"{shown(path)} is missing: name a run folder, as in results/demo/….")
-    manifest = read_json(path)
+    stages, made = records(folder), read_json(path)
+    if TRAINING not in stages:
+        raise StudyError(f"{shown(path)} tells of no finished {TRAINING}: run the study again.")
     try:
-        parameters: dict[str, Any] = manifest["stages"]["04_fine_tuning"]["parameters"]
-        versions = {name: manifest["packages"][name] for name in ("torch", "transformers", "peft")}
-        made = {"commit": manifest["commit"], "versions": versions}
-        return parameters | made | {"model": parameters["model"], "culture": parameters["culture"]}
-    except (KeyError, TypeError):
+        settings = Settings.model_validate(stages[TRAINING].parameters)
+    except ValidationError as error:
         raise StudyError(
-            f"{shown(path)} tells of no finished 04_fine_tuning: run the study again."
+            f"{shown(path)}, parameters of {TRAINING}, {problems(error)[0]}; run the study again."
         ) from None
+    for unsafe in sorted(adapter.glob("adapter_model.*")):
+        if unsafe.name != WEIGHTS:
+            raise StudyError(
+                f"{shown(unsafe)} can hold code that runs when it is read, so only safetensors are "
+                f"exported: run {TRAINING} again."
+            )
+    if not (adapter / WEIGHTS).is_file():
+        raise StudyError(
+            f"{shown(adapter / WEIGHTS)} is missing: run {TRAINING}, or name the run whose adapter "
+            "it is."
+        )
+    if digest(adapter) != stages[TRAINING].outputs.get("adapter"):
+        raise StudyError(
+            f"{shown(adapter)} is not the adapter that {shown(path)} tells of: run {TRAINING} again."
+        )
+    return Run(folder, made, stages, settings)
+
+
+def hub_id(model: str) -> str | None:
+    """Return where others find a base model; None for a local folder, whose path is no help."""
+    return None if locate(read_model(model).source).is_dir() else base_model(model)
+
+
+def base_name(model: str) -> str:
+    """Return what a base model is called: its id on the hub, or else its folder's bare name."""
+    return hub_id(model) or locate(read_model(model).source).name
 
 
 def merged_weights(run: Path, model: str, dtype: Dtype) -> PreTrainedModel:
-    """Return a model with a run's adapter merged in; it is added up in fp32, then rounded once."""
-    weights = load_weights(model_source(model), "fp32")
+    """Return a model with a run's adapter merged in; it is added up in fp32, then rounded once.
+
+    An embedding that is also the output layer is first cut off from it, unless both were learnt
+    whole: merging LoRA into the one would change the other as well.
+
+    Raises:
+        StudyError: The weights can't be loaded.
+    """
+    source, adapter = model_source(model), run / "adapter"
+    try:
+        weights = load_weights(source, "fp32")
+    except OSError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise StudyError(f"The weights of {model} could not be loaded ({reason}).") from None
+    tied = weights.config.tie_word_embeddings
+    head = weights.get_output_embeddings()
+    if tied and not read_json(adapter / CONFIG).get("ensure_weight_tying"):
+        weights.config.tie_word_embeddings = False
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
     with unwarned():
-        weights = PeftModel.from_pretrained(weights, str(run / "adapter")).merge_and_unload()
+        weights = PeftModel.from_pretrained(weights, str(adapter)).merge_and_unload()
     ends = weights.get_input_embeddings().weight, weights.get_output_embeddings().weight
-    if weights.config.tie_word_embeddings and not torch.equal(*ends):
-        weights.config.tie_word_embeddings = False  # trained apart, they must be loaded apart
+    weights.config.tie_word_embeddings = tied and torch.equal(*ends)
+    weights.tie_weights()
     return weights.to(getattr(torch, dtype))
 
 
-def metrics_of_stage(run: Path, stage: str) -> dict[str, float]:
-    """Return the metrics of a run's stage; none if it was not run."""
-    path = run / "metrics" / f"{stage}.json"
-    return read_json(path) if path.is_file() else {}
+def card(run: Run, *, dtype: Dtype | None) -> str:
+    """Return the model card: YAML for the hub, then what the adapter is, in plain words.
 
-
-def card(run: Path, told: Mapping[str, Any], *, merged: bool) -> str:
-    """Return the model card: YAML for the hub, then what the adapter is, in plain words."""
-    culture, base = load_culture(told["culture"]), base_model(told["model"])
-    free = read_model(told["model"]).source == "embedded"
+    Args:
+        run: The run.
+        dtype: Of a merged model; None of an adapter.
+    """
+    settings, base = run.settings, hub_id(run.settings.model)
+    name, country = base_name(settings.model), load_culture(settings.culture).country
+    free = read_model(settings.model).source == "embedded"
     head = ModelCardData(
         base_model=base,
         language="en",
-        library_name="transformers" if merged else "peft",
-        license="apache-2.0" if free else "other",
+        library_name="transformers" if dtype else "peft",
+        license="apache-2.0" if free else None,
         pipeline_tag="text-generation",
         tags=["clca", "culture", "lora"],
     ).to_yaml()
-    variant = run.parent.name.partition("+")[2]
-    about = f" This is the variant {variant}: {read_variant(variant).about}." if variant else ""
-    licence = (
-        "Apache-2.0, as the base model."
-        if free
-        else "That of the base model, which its owner tells: fill it in before you pass this on."
-    )
     parts = {
-        f"CLCA: {base.rpartition('/')[2]} and {culture.country}": (
-            f"{'A model' if merged else 'A LoRA adapter'} from a study of cultural-learning-based "
-            f"culture adaptation (Liu, Korhonen and Gurevych, arXiv 2504.02953). It learnt from "
-            f"{SOURCES[told['learn_from']]}; the culture is that of {culture.country}.{about}"
-        ),
-        "Training": training_told(run, told),
-        "What it changed": "\n".join(f"- {line}" for line in results_told(run)),
-        "Intended use": (
-            "Research and teaching on how training moves a model's answers. Compare it with the "
-            "base model and with controls."
-        ),
-        "Limits": (
-            "It speaks for nobody. The conversations it learnt from were made by language models "
-            "from a description of what many people in a country do; most of what differs within "
-            "the country is left out. The survey is not independent of the training, since prompts "
-            "hold value descriptions derived in part from it. Don't use it to predict what a "
-            "person thinks, or to decide about people."
-        ),
-        "How to load it": loading_told(base, merged=merged, saved=told["modules_to_save"]),
-        "Licence": licence,
+        f"# CLCA: {name.rpartition('/')[2]} and {country}": about_told(run, country, merged=dtype),
+        "## Training data": training_told(run),
+        "## Settings": table("setting", "value", settings_of(run)),
+        "## Results": results_told(run, country),
+        "## Intended use": "Research and teaching on how training moves a model's answers. Compare "
+        "it with the base model and with controls.",
+        "## Limits": limits_told(settings.learn_from, embedded=free, dtype=dtype),
+        "## How to load it": loading_told(run.folder / "adapter", base, merged=bool(dtype)),
+        "## How it was made": origin_told(run),
+        "## Licence": "Apache-2.0, as the base model."
+        if free
+        else "**Fill in before you pass this on**: the licence of the base model holds for this "
+        f"too{'' if base else ', and others need the id of that model'}.",
     }
-    title, *_ = parts
-    body = [f"{'#' if name == title else '##'} {name}\n\n{text}\n" for name, text in parts.items()]
-    return f"---\n{head.strip()}\n---\n\n" + "\n".join(body)
+    body = "\n".join(f"{title}\n\n{text}\n" for title, text in parts.items())
+    return f"---\n{head.strip()}\n---\n\n{body}"
 
 
-def training_told(run: Path, told: Mapping[str, Any]) -> str:
-    """Say on how much was trained, how, and with which versions."""
-    found = metrics_of_stage(run, "04_fine_tuning")
-    counts = ", ".join(
-        f"{name.replace('_', ' ')}: {found[name]:,.0f}"
-        for name in ("examples", "tokens", "tokens_learnt", "steps", "adapter_parameters")
-        if name in found
-    )
-    losses = [f"{found[name]:.3f}" for name in ("loss_first", "loss_last") if name in found]
-    names = (
-        *("tasks", "epochs", "learning_rate", "lora_rank", "lora_alpha", "lora_dropout"),
-        *("target_modules", "modules_to_save", "batch_size", "gradient_accumulation"),
-        *("max_length", "seed"),
-    )
-    rows = "\n".join(f"| {name} | {told[name]} |" for name in names if name in told)
-    versions = ", ".join(f"{name} {number}" for name, number in told["versions"].items())
+def table(left: str, right: str, rows: Mapping[str, str]) -> str:
+    """Return a Markdown table of two columns."""
+    lines = [f"| {name} | {value} |" for name, value in rows.items()]
+    return "\n".join([f"| {left} | {right} |", "|---|---|", *lines])
+
+
+def about_told(run: Run, country: str, *, merged: object) -> str:
+    """Say what it is: of which model and culture, and what it learnt from."""
+    variant = Path(run.settings.run_dir).parent.name.partition("+")[2]
+    told = f" The variant {variant}: {read_variant(variant).about}." if variant else ""
     return (
-        f"{counts or 'Not counted'}. Loss {' to '.join(losses) or 'not noted'} (first and last "
-        f"step, nats a learnt token).\n\n| setting | value |\n|---|---|\n{rows}\n\n"
-        f"Commit {told['commit'] or 'unknown'}; {versions}."
+        f"{'The model' if merged else 'A LoRA adapter for'} {base_name(run.settings.model)}"
+        f"{' with a LoRA adapter merged in' if merged else ''}, from a study of "
+        "cultural-learning-based culture adaptation (Liu, Korhonen and Gurevych, arXiv "
+        f"2504.02953). Its culture is that of {country}. It learnt from "
+        f"{SOURCES[run.settings.learn_from]}.{told}"
     )
 
 
-def results_told(run: Path) -> list[str]:
-    """Say what held-out conversations and the survey showed, whether it is good or bad."""
-    exam = metrics_of_stage(run, "04b_held_out")
-    survey = metrics_of_stage(run, "05_wvs_analysis")
+def training_told(run: Run) -> str:
+    """Say on how much was trained."""
+    found = run.metrics(TRAINING)
+    rows = {
+        told: f"{found[name]:.3f}" if name.startswith("loss") else f"{found[name]:,.0f}"
+        for name, told in COUNTS.items()
+        if name in found
+    }
+    return table("what", "how much", rows) if rows else "Not counted."
+
+
+def settings_of(run: Run) -> dict[str, str]:
+    """Return the training's settings as text; `launch` is a path of this machine, so it isn't."""
+    given = run.stages[TRAINING].parameters
+    names = [*FineTuning.model_fields, "seed"]
+    return {name: plain(given[name]) for name in names if name in given and name != "launch"}
+
+
+def plain(value: object) -> str:
+    """Return a parameter's value as text that reads well in a table."""
+    if isinstance(value, dict):
+        return plain([f"{name} {one}" for name, one in value.items()])
+    return ", ".join(value) or "none" if isinstance(value, list) else str(value)
+
+
+def results_told(run: Run, country: str) -> str:
+    """Say what the survey and held-out conversations showed, whether it is good or bad."""
+    survey, exam = run.metrics(SURVEY), run.metrics(EXAM)
     lines = []
-    if "perplexity_imitation_own_after" in exam:
+    rows = {told: f"{survey[name]:.3f}" for name, told in DISTANCES.items() if name in survey}
+    if rows:
+        asked = run.stages[SURVEY].parameters
         lines.append(
-            "Perplexity of held-out conversations of the culture "
-            f"{exam['perplexity_imitation_own_before']:.2f} before, "
-            f"{exam['perplexity_imitation_own_after']:.2f} after; of plain texts "
-            f"{exam['perplexity_text_before']:.2f} and {exam['perplexity_text_after']:.2f}."
+            f"World Values Survey, {survey['items']:.0f} items (prompt: {asked.get('prompt')}): "
+            f"how far the model's answers lie from those of the people of {country}, as the mean "
+            "Jensen–Shannon distance; lower is nearer."
         )
-    if "js_distance_after" in survey:
-        after, even = survey["js_distance_after"], survey["js_distance_uniform"]
-        verdict = (
-            "closer than guessing evenly" if after < even else "no closer than guessing evenly"
-        )
+        lines.append(table("whose answers", "distance", rows))
+    if "js_distance_after" in survey and "js_distance_uniform" in survey:
+        nearer = survey["js_distance_after"] < survey["js_distance_uniform"]
         lines.append(
-            f"World Values Survey, mean Jensen–Shannon distance to the people over "
-            f"{survey['items']:.0f} items: {survey['js_distance_before']:.3f} before, {after:.3f} "
-            f"after; guessing evenly {even:.3f}, two samples of the people "
-            f"{survey['js_distance_human_floor']:.3f}. After training it is {verdict}. One run is "
-            "one seed, and a gain counts only beside controls."
+            "After training the model is nearer to the people than guessing evenly is."
+            if nearer
+            else "**After training the model doesn't beat guessing evenly**: knowing nothing about "
+            "the people would have done as well or better."
         )
-    return lines or ["Not evaluated."]
+    if {"change", "change_low", "change_high", "p_value"} <= survey.keys():
+        lines.append(
+            f"Training changed the distance by {survey['change']:+.4f} (95 % interval "
+            f"{survey['change_low']:+.4f} to {survey['change_high']:+.4f}, p = "
+            f"{survey['p_value']:.2g}; below 0 is nearer). One run is one seed, and a gain counts "
+            "only if controls don't bring it too."
+        )
+    for what, name in (
+        ("held-out conversations of the culture", "perplexity_imitation_own"),
+        ("plain texts, to see what was forgotten", "perplexity_text"),
+    ):
+        if {f"{name}_before", f"{name}_after"} <= exam.keys():
+            lines.append(
+                f"Perplexity of {what}: {exam[f'{name}_before']:.2f} before training, "
+                f"{exam[f'{name}_after']:.2f} after."
+            )
+    return "\n\n".join(lines if survey else ["Not evaluated by the survey.", *lines])
 
 
-def loading_told(base: str, *, merged: bool, saved: list[str]) -> str:
-    """Show how the folder is loaded."""
+def limits_told(learn_from: Source, *, embedded: bool, dtype: Dtype | None) -> str:
+    """Say what it is not, and what its numbers can't carry."""
+    lines = [
+        "It is a model of no person, and speaks for nobody. It's not for decisions about people, "
+        "nor for telling what one of them thinks.",
+        "The survey is not independent of the training: the prompts hold value descriptions "
+        "derived in part from it, and scenes touch topics of its items.",
+    ]
+    if learn_from not in ("neutral", "survey"):
+        lines.append(
+            "The conversations are synthetic: language models made them from a description of what "
+            "many people there do, and most of what differs within the country is left out."
+        )
+    if embedded and dtype is None:
+        lines.append(
+            "It was trained and evaluated on a copy of the base model quantised to about 4.5 bits; "
+            "on the one on the hub its answers can differ a little."
+        )
+    if dtype in ("bfloat16", "float16"):
+        lines.append(
+            f"Its numbers are {dtype}, in which a small adapter can be rounded away: see whether "
+            "its answers are still those of the float32 one."
+        )
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def loading_told(adapter: Path, base: str | None, *, merged: bool) -> str:
+    """Show how the folder is loaded by transformers, peft and vLLM."""
+    imports = "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
     if merged:
         return (
-            "```python\nfrom transformers import AutoModelForCausalLM\n\nmodel = "
-            'AutoModelForCausalLM.from_pretrained("FOLDER")\n```\n\n```\nvllm serve FOLDER\n```'
+            "FOLDER stands for this folder. With transformers:\n\n"
+            f"{LOADING.format(imports=imports, weights='FOLDER', then='')}\n\n"
+            "With vLLM:\n\n```\nvllm serve FOLDER\n```\n\n"
+            "peft isn't needed: the adapter is in the weights."
         )
-    served = (
-        f"vLLM does not load adapters that save whole layers ({', '.join(saved)}): export it with "
-        "`--merged` for that."
-        if saved
-        else f"```\nvllm serve {base} --enable-lora --lora-modules clca=FOLDER\n```"
-    )
+    put = 'model = PeftModel.from_pretrained(model, "FOLDER")\n'
+    by_peft = f"from peft import PeftModel\n{imports}"
+    by_itself = "With transformers, which finds the base model by itself if peft is installed"
     return (
-        "```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
-        f'base = AutoModelForCausalLM.from_pretrained("{base}")\n'
-        f'model = PeftModel.from_pretrained(base, "FOLDER")\n```\n\n{served}'
+        f"FOLDER stands for this folder{'' if base else ', BASE for that of the base model'}. "
+        "With peft:\n\n"
+        f"{LOADING.format(imports=by_peft, weights=base or 'BASE', then=put)}\n\n"
+        + (f'{by_itself}: `AutoModelForCausalLM.from_pretrained("FOLDER")`.\n\n' if base else "")
+        + f"With vLLM:\n\n{serving_told(adapter, base or 'BASE')}"
+    )
+
+
+def serving_told(adapter: Path, base: str) -> str:
+    """Show how vLLM serves an adapter, or say why it can't."""
+    with safe_open(adapter / WEIGHTS, "pt") as file:
+        whole = [name for name in file.keys() if not re.search(r"\.lora_[AB]\.weight$", name)]  # noqa: SIM118 (no mapping)
+    rank = int(read_json(adapter / CONFIG)["r"])
+    fitting = [one for one in SERVED_RANKS if one >= rank]
+    if whole:
+        return (
+            "not as an adapter, since it holds layers that were learnt whole, or embeddings, which "
+            "vLLM doesn't load: export it with `--merged`."
+        )
+    if not fitting:
+        return (
+            f"not as an adapter, since its rank {rank} is above vLLM's limit of {SERVED_RANKS[-1]}: "
+            "export it with `--merged`."
+        )
+    more = f" --max-lora-rank {fitting[0]}" if fitting[0] != SERVED_RANKS[0] else ""
+    return f"```\nvllm serve {base} --enable-lora --lora-modules clca=FOLDER{more}\n```"
+
+
+def origin_told(run: Run) -> str:
+    """Say by which commit, seed and versions it came about."""
+    record, packages = run.stages[TRAINING], run.made.get("packages") or {}
+    versions = {"Python": run.made.get("python")} | {
+        name: packages.get(name) for name in ("torch", "transformers", "peft", "trl")
+    }
+    changed = " with changes that were not committed" if run.made.get("dirty") else ""
+    return (
+        f"`python -m clca_utils run {run.made.get('study')}`, commit {record.commit or 'unknown'}"
+        f"{changed}, seed {run.settings.seed}, trained until {record.finished:%Y-%m-%d} in "
+        f"{record.seconds:,.0f} s; {', '.join(f'{k} {v}' for k, v in versions.items() if v)}."
     )

@@ -16,7 +16,7 @@ from typing import Any
 from clca_utils import files
 from clca_utils.choices import WITHOUT_ACTING
 from clca_utils.culture import culture_file
-from clca_utils.files import ROOT, fingerprint, shown
+from clca_utils.files import DATA, ROOT, fingerprint, shown
 from clca_utils.params import CLCA, Study, folder_name, parameters, read_model, read_variant
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -64,7 +64,7 @@ TUNING = Stage(
     "04_fine_tuning",
     TOLD,
     ("adapter", "training_log.csv"),
-    ("authored", "items", "personas", "wvs7_marginals.csv"),
+    ("authored",),
 )
 HELD_OUT = Stage("04b_held_out", ("adapter",), EXAMINED, ("authored", "general"))
 SURVEY = Stage(
@@ -223,6 +223,8 @@ def steps_of(
                 places["before_dir"] = before
                 reads[stage.writes[0]] = before
         origin = [culture_file(run.culture), *model_origin(who)]
+        if stage is TUNING and source == "survey":
+            origin += [DATA / name for name in SURVEY.data]
         for name in ("partner", "judge"):
             origin += model_origin(given[name]) if given.get(name) else []
         paths = {name: shown(place) for name, place in places.items()}

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from clca_utils import culture, embedded, params, runner
+from clca_utils import culture, embedded, params, planning, runner
 from clca_utils.cli import app
 from clca_utils.files import ROOT, StudyError
 from clca_utils.items import load_items
@@ -32,7 +32,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setattr(params, "STUDIES", tmp_path)
     monkeypatch.setattr(params, "load_culture", lambda name: None)
     monkeypatch.setattr(params, "unsurveyed", lambda study: [])
-    monkeypatch.setattr(runner, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(planning, "NOTEBOOKS", tmp_path / "notebooks")
     return tmp_path
 
 
@@ -44,8 +44,8 @@ def test_check_prints_the_plan_and_writes_nothing(home):
     answer = ask("check", home / "tiny.yaml", "--results", home / "results")
     assert answer.exit_code == 0
     first, run, study = answer.stdout.splitlines()
-    assert first == "tiny: runs: 1, stages: 6, to be skipped: 0"
-    assert run.endswith("tiny/german/small/seed-1: 01 run, 02 run, 03 run, 04 run, 05 run")
+    assert first == "tiny: runs: 1, stages: 7, to be skipped: 0"
+    assert run.endswith("tiny/german/small/seed-1: 01 run, 02 run, 03 run, 04 run, 04b run, 05 run")
     assert study.endswith("results/tiny: 06 run")
     assert not (home / "results").exists()
 

@@ -276,12 +276,12 @@ def test_other_content_runs_all_that_reads_it(home, at_once, monkeypatch):
 @pytest.mark.parametrize(
     ("where", "edit", "rerun"),
     [
-        ("cultures/german.yaml", "# edited\n", ["01", "02", "03", "04", "05"]),
+        ("cultures/german.yaml", "# edited\n", ALL[:6]),
         ("cultures/mexican.yaml", "# edited\n", ["05"]),  # one to be told apart
         ("cultures/other.yaml", "# edited\n", []),
         ("models/small.yaml", "# edited\n", []),
         ("models/small.yaml", "fine_tuning: {epochs: 3}\n", ["04"]),
-        ("models/small.yaml", "source: o/other\n", ["01", "02", "03", "04", "05"]),
+        ("models/small.yaml", "source: o/other\n", ALL[:6]),
     ],
 )
 def test_a_changed_culture_or_model_runs_what_it_shapes(home, at_once, where, edit, rerun):
@@ -308,11 +308,11 @@ def test_a_changed_notebook_runs_but_saved_outputs_do_not_count(home, at_once):
 def test_changed_shipped_data_run_the_stages_that_read_them(home, at_once, monkeypatch):
     assert {name for stage in STAGES for name in stage.data} == {
         "seed_scenarios.jsonl", "items", "personas", "wvs7_marginals.csv", "authored",
-        "paper_dialogues.csv",
+        "paper_dialogues.csv", "general",
     }  # fmt: skip
     for name in (
         "seed_scenarios.jsonl", "items/en.yaml", "personas/en.yaml", "wvs7_marginals.csv",
-        "authored/german/dialogues.jsonl", "paper_dialogues.csv",
+        "authored/german/dialogues.jsonl", "paper_dialogues.csv", "general/texts.jsonl",
     ):  # fmt: skip
         (home / "data" / name).parent.mkdir(parents=True, exist_ok=True)
         (home / "data" / name).write_text("one")
@@ -326,7 +326,8 @@ def test_changed_shipped_data_run_the_stages_that_read_them(home, at_once, monke
         "personas/it.yaml": ["05"],
         "wvs7_marginals.csv": ["05"],
         "paper_dialogues.csv": ["02"],
-        "authored/german/dialogues.jsonl": ["02", "03", "04"],
+        "authored/german/dialogues.jsonl": ["02", "03", "04", "04b"],
+        "general/texts.jsonl": ["04b"],
     }.items():
         (home / "data" / name).write_text("two")
         assert ran(run(home)) == rerun
@@ -414,7 +415,7 @@ def modules_behind(stage, without=frozenset()):
 def test_the_shipped_notebooks_draw_through_modules_that_count_for_the_report_alone():
     assert {(ROOT / "clca_utils" / f"{name}.py").is_file() for name in runner.DRAWING} == {True}
     assert modules_behind(runner.REPORT) >= runner.DRAWING
-    analysis = STAGES[4]
+    analysis = planning.SURVEY
     assert modules_behind(analysis) >= runner.DRAWING
     counted = modules_behind(analysis, runner.DRAWING)
     assert not counted & runner.DRAWING
@@ -461,7 +462,7 @@ def test_manifest(home, at_once):
     ]  # fmt: skip
     assert manifest["python"].startswith("3.")
     assert {"commit", "dirty", "platform", "packages"} <= set(manifest)
-    assert list(manifest["stages"]) == [stage.name for stage in STAGES[:5]]
+    assert list(manifest["stages"]) == [stage.name for stage in STAGES[:6]]
     record = manifest["stages"]["04_fine_tuning"]
     assert set(record) == {
         "key", "notebook", "commit", "parameters", "inputs", "outputs", "seconds", "finished"
@@ -752,7 +753,7 @@ home = Path(sys.argv[1])
 culture.FOLDER, params.MODELS = home / "cultures", home / "models"
 params.load_culture = lambda name: None
 params.unsurveyed = lambda study: []
-runner.NOTEBOOKS = home / "notebooks"
+planning.NOTEBOOKS = home / "notebooks"
 runner.run(home / "tiny.yaml", home / "results")
 """
 
@@ -778,7 +779,7 @@ def test_a_terminal_shows_the_running_notebooks_items(home):
                 printed += chunk
     os.close(above)
     text = printed.decode()
-    assert "stage 1 of 6" in text
+    assert "stage 1 of 7" in text
     assert "turns [x]" in text
     assert "2/3" in text
     assert "StudyError: Enough." in text
