@@ -36,6 +36,7 @@ STUDY = {
     },
     "intent_extraction": {"max_new_tokens": 8, "batch_size": 1},
     "fine_tuning": {"batch_size": 1, "checkpoint_steps": 1},
+    "held_out": {"cultures": ["german"], "texts": 1, "questions": 1},
     "wvs_analysis": {
         "prompt": "persona",
         "n_respondents": 2,
@@ -63,6 +64,7 @@ KILLS: dict[str, Callable[[Path], bool]] = {
     "02 between judgements": batches(".judgements.ledger"),
     "03 between intents": batches(".intents.ledger"),
     "04 after a checkpoint": lambda run: bool(list(run.glob(".checkpoints-*/checkpoint-*/*.json"))),
+    "04b begun": lambda run: (run / "04b_held_out.ipynb").is_file(),
     "05 between parts, before": lambda run: bool(list(run.glob(".answers/before/*/*.parquet"))),
     "05 between parts, after": lambda run: bool(list(run.glob(".answers/after/*/*.parquet"))),
     "06 begun": lambda run: (run.parents[2] / "06_paper_figures.ipynb").is_file(),
@@ -124,7 +126,7 @@ def killed(results: Path, study: Path) -> Path:
     last = start(study, results / "killed")
     printed = last.communicate(timeout=600)[0]
     assert last.returncode == 0, printed
-    assert printed.count("skipped, nothing changed") == 5
+    assert printed.count("skipped, nothing changed") == 6
     return results / "killed" / "tiny"
 
 
@@ -146,7 +148,7 @@ def test_killed_at_every_stage_it_ends_with_the_same_files(plain, killed):
 
 
 def test_what_was_finished_before_a_kill_is_recorded_once(killed):
-    assert len(read_json(killed / RUN / "manifest.json")["stages"]) == 5
+    assert len(read_json(killed / RUN / "manifest.json")["stages"]) == 6
     assert list(read_json(killed / "manifest.json")["stages"]) == ["06_paper_figures"]
 
 
