@@ -16,7 +16,7 @@ help:
 	@echo "make setup               only set up: environment, packages, embedded model"
 	@echo "make check               only check style and types"
 	@echo "make reference           run the study and keep a copy for others in results/reference"
-	@echo "make bench               how fast scenes are played and the survey asked, against the usual ways"
+	@echo "make bench               how fast it plays, trains and asks, against the usual ways"
 	@echo "make lab                 set up, then open JupyterLab"
 	@echo "make clean               remove the environment and caches; results stay"
 
@@ -43,6 +43,7 @@ reference: study
 bench: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps -r benchmarks/requirements.txt
 	$(BIN)/python benchmarks/simulating.py
+	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/asking.py
 
 lab: setup

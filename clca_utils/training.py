@@ -29,6 +29,7 @@ from transformers import (
     TrainingArguments,
 )
 from trl import SFTConfig, SFTTrainer
+from trl.trainer import utils
 
 from clca_utils.examples import Example, tokenize
 from clca_utils.files import StudyError, fingerprint, read_json, shown, write_json, write_text
@@ -195,6 +196,21 @@ def evened(dataset: Dataset, size: int) -> Dataset:
     blank = {**row, "labels": [-100] * len(row["labels"])}
     fill = [Dataset.from_list([blank] * short, features=dataset.features)] if short else []
     return concatenate_datasets([dataset, *fill])
+
+
+@contextmanager
+def learnt_tokens_alone() -> Iterator[None]:
+    """Have logits made for the tokens that are learnt and no others, on a CPU too.
+
+    TRL does so on GPUs alone, as there are devices that compile anew for every shape. Without it,
+    training takes a quarter more time on a CPU and a gigabyte more memory, for the same losses.
+    """
+    on_gpus = utils._use_triton  # in `trl.trainer.utils`, it decides this and nothing else
+    utils._use_triton = lambda device: True
+    try:
+        yield
+    finally:
+        utils._use_triton = on_gpus
 
 
 def lora_of(recipe: FineTuning, weights: PreTrainedModel) -> dict[str, Any]:
@@ -367,7 +383,8 @@ def fit(
         for parameter in trainer.model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
-        trainer.train(resume_from_checkpoint=last_whole_checkpoint(checkpoints))
+        with learnt_tokens_alone():
+            trainer.train(resume_from_checkpoint=last_whole_checkpoint(checkpoints))
         log = pd.DataFrame([row for row in trainer.state.log_history if "loss" in row])
         log = log[["step", "epoch", "loss", "learning_rate", "grad_norm"]]
         state = None

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 from transformers import LlamaConfig, LlamaForCausalLM
+from trl.trainer import utils
 
 from clca_utils import training
 from clca_utils.chat_model import assistant, system, user
@@ -323,6 +324,20 @@ def test_the_batches_of_the_trainer_carry_no_label_elsewhere(tokenizer, tmp_path
     # what pads is also what ends a reply, and that is learnt: else none would ever end
     assert tokenizer.pad_token == tokenizer.eos_token == "<|im_end|>"
     assert any((batch["attention_mask"] == 0).any() for batch in batches)
+
+
+def test_logits_are_made_for_what_is_learnt_alone(tokenizer, tmp_path, monkeypatch):
+    scored, apply = [], utils._ChunkedLogProbFunction.apply
+
+    def count(hidden, *others):
+        scored.append(len(hidden))
+        return apply(hidden, *others)
+
+    monkeypatch.setattr(utils._ChunkedLogProbFunction, "apply", count)
+    train(tmp_path, epochs=1)
+    rows = [tokenize(tokenizer, example.messages, 128) for example in EXAMPLES]
+    assert sum(scored) == sum(sum(row["assistant_masks"]) for row in rows)
+    assert not utils._use_triton(torch.device("cpu"))
 
 
 def test_examples_cut_off_before_anyone_speaks_are_told(tmp_path):
