@@ -1,24 +1,29 @@
 """Exported adapters: what peft and transformers load again, and a card that tells what was read."""
 
 import errno
-import json
+import os
 import re
 import shutil
+import stat
+from datetime import UTC, datetime
 
 import pytest
 import torch
 import yaml
 from peft import PeftModel
+from safetensors import SafetensorError
 from test_training import EXAMPLES, RECIPE, tiny
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from typer.testing import CliRunner
 
 from clca_utils import export
 from clca_utils.cli import app
 from clca_utils.embedded import prepare
 from clca_utils.export import export_adapter
-from clca_utils.files import ROOT, StudyError, read_json, write_json, write_metrics
+from clca_utils.files import StudyError, digest, read_json, write_json, write_metrics
+from clca_utils.model_card import CONFIG, WEIGHTS, card, read_run, serving_told
 from clca_utils.params import FineTuning
+from clca_utils.runner import Record
 from clca_utils.training import train_adapter
 from clca_utils.transformers_model import load_tokenizer, load_weights, unwarned
 
@@ -29,27 +34,45 @@ EXAM = {
 SURVEY = {
     "items": 44, "js_distance_before": 0.325, "js_distance_after": 0.3312,
     "js_distance_uniform": 0.3262, "js_distance_human_floor": 0.031,
+    "change": 0.0062, "change_low": 0.001, "change_high": 0.011, "p_value": 0.0321,
 }  # fmt: skip
 
 
-def trained(folder, **changes: object):
+def record(run, stage, metrics, **told):
+    """Write a stage's metrics and its record in the manifest, as the runner does."""
+    write_metrics(run, stage, metrics)
+    name = f"metrics/{stage}.json"
+    given = {"parameters": {"prompt": "nationality"}, "outputs": {}} | told
+    given["outputs"][name] = digest(run / name)
+    entry = Record(
+        key="", notebook="", commit="abc", seconds=61.5, finished=datetime(2026, 1, 2, tzinfo=UTC),
+        **({"inputs": {"…/adapter": digest(run / "adapter")}} | given),
+    )  # fmt: skip
+    manifest = read_json(run / "manifest.json")
+    manifest["stages"][stage] = entry.model_dump(mode="json")
+    write_json(run / "manifest.json", manifest)
+
+
+def trained(folder, *, tied=False, **changes: object):
     """Return the run of a tiny random model that learnt, with its manifest."""
     tokenizer, run = load_tokenizer(prepare()), folder / "german" / "tiny" / "seed-1"
     weights, source = tiny(tokenizer), folder / "model"
+    weights.config.tie_word_embeddings = tied
+    weights.tie_weights()
     weights.save_pretrained(source)
     tokenizer.save_pretrained(source)
     recipe = FineTuning(**(RECIPE | {"epochs": 1} | changes))
     run.mkdir(parents=True)
-    name = str(source)
-    log = train_adapter(weights, tokenizer, EXAMPLES, run, recipe, seed=1, base="org/tiny")
-    told = {"culture": "german", "model": name, "seed": 1} | recipe.model_dump()
-    versions = {"torch": "1.0", "transformers": "2.0", "peft": "3.0"}
-    stages = {"04_fine_tuning": {"parameters": told}}
-    write_json(run / "manifest.json", {"commit": "abc", "packages": versions, "stages": stages})
-    write_metrics(
+    log = train_adapter(weights, tokenizer, EXAMPLES, run, recipe, seed=1, base=str(source))
+    packages = {"torch": "1.0", "transformers": "2.0", "peft": "3.0"}
+    write_json(run / "manifest.json", {"study": "mine", "packages": packages, "stages": {}})
+    record(
         run,
         "04_fine_tuning",
-        {"examples": 6, "steps": len(log), "loss_first": 9.125, "loss_last": 8.5},
+        {"examples": 6, "tokens": 1234, "steps": len(log), "loss_first": 9.125, "loss_last": 8.5},
+        parameters={"run_dir": str(run), "culture": "german", "model": str(source), "seed": 1}
+        | recipe.model_dump(),
+        outputs={"adapter": digest(run / "adapter")},
     )
     return run
 
@@ -57,6 +80,12 @@ def trained(folder, **changes: object):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return trained(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture
+def copied(run, tmp_path):
+    """Return a copy of the run, to be spoilt."""
+    return shutil.copytree(run, tmp_path / "runs" / "german" / "tiny" / "seed-1")
 
 
 @pytest.fixture
@@ -76,136 +105,295 @@ def expected(run, ids):
         return logits(PeftModel.from_pretrained(base, str(run / "adapter")), ids)
 
 
-def test_peft_loads_the_adapter_and_transformers_its_tokenizer(run, tmp_path, ids):
-    told = export_adapter(run, tmp_path / "out")
-    assert told.endswith("holds the adapter and its card.")
+def by_the_card(run, folder, ids):
+    """Return what the model says that the card's own code loads."""
+    (code,) = re.findall(r"(?s)```python\n(.*?)```", (folder / "README.md").read_text())
+    names: dict[str, object] = {}
     with unwarned():
-        base = load_weights(run.parents[2] / "model")
-        loaded = PeftModel.from_pretrained(base, str(tmp_path / "out"))
-    assert torch.equal(logits(loaded, ids), expected(run, ids))
+        base = str(run.parents[2] / "model")
+        exec(code.replace("FOLDER", str(folder)).replace('"BASE"', f'"{base}"'), names)
+    assert isinstance(names["tokenizer"], PreTrainedTokenizerBase)
+    return logits(names["model"], ids)
+
+
+def test_peft_and_transformers_load_the_adapter_as_its_card_says(run, tmp_path, ids, capsys):
+    out = tmp_path / "new" / "out"
+    assert export_adapter(run, out) == f"{out} holds the adapter and its card."
+    assert torch.equal(by_the_card(run, out, ids), expected(run, ids))
+    assert "What matters in a friend?" in capsys.readouterr().out
     chat = [{"role": "user", "content": "Hello."}]
-    text = AutoTokenizer.from_pretrained(tmp_path / "out").apply_chat_template(chat, tokenize=False)
-    assert "Hello." in text
-    config = read_json(tmp_path / "out/adapter_config.json")
-    assert config["base_model_name_or_path"] == "org/tiny"
+    whole, own = (AutoTokenizer.from_pretrained(one) for one in (out, run.parents[2] / "model"))
+    assert whole.apply_chat_template(chat) == own.apply_chat_template(chat)
+    # a base that has an id is found through the adapter's configuration, here a folder's path
+    config = read_json(out / CONFIG)
+    assert config["base_model_name_or_path"] == "model"
+    write_json(out / CONFIG, config | {"base_model_name_or_path": str(run.parents[2] / "model")})
+    with unwarned():
+        loaded = AutoModelForCausalLM.from_pretrained(out)
+    assert torch.equal(logits(loaded, ids), expected(run, ids))
 
 
-def test_transformers_loads_the_merged_model(run, tmp_path, ids):
+def test_transformers_loads_the_merged_model_as_its_card_says(run, tmp_path, ids):
     export_adapter(run, tmp_path / "out", merged=True)
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out", use_safetensors=True)
-    assert loaded.dtype == torch.float32
-    assert torch.allclose(logits(loaded, ids), expected(run, ids), atol=1e-4)
+    config = read_json(tmp_path / "out" / "config.json")
+    assert config["architectures"] == ["LlamaForCausalLM"]
+    assert config["dtype"] == "float32"
+    assert read_json(tmp_path / "out" / "generation_config.json")["eos_token_id"] == 2
+    merged = by_the_card(run, tmp_path / "out", ids)
+    assert torch.allclose(merged, expected(run, ids), atol=1e-4)
     plain = load_weights(run.parents[2] / "model")
-    assert not torch.allclose(logits(plain, ids), expected(run, ids), atol=1e-3)
+    assert not torch.allclose(logits(plain, ids), expected(run, ids), atol=1e-2)
 
 
-def test_saved_layers_are_merged_too_and_told(tmp_path, ids):
-    run = trained(tmp_path / "run", modules_to_save=["lm_head"], learning_rate=1e-3)
-    export_adapter(run, tmp_path / "merged", merged=True)
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+@pytest.mark.filterwarnings("ignore:Model with `tie_word_embeddings", "ignore:Setting `save_embed")
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings")
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"modules_to_save": ["lm_head"]},
+        {"modules_to_save": ["lm_head"], "tied": True},
+        {"target_modules": "q_proj,embed_tokens", "tied": True},
+        {"target_modules": "q_proj", "tied": True},
+    ],
+    ids=["head saved", "tied, head saved", "tied, LoRA on the embedding", "tied"],
+)
+def test_heads_and_embeddings_are_merged_as_they_were_learnt(tmp_path, ids, shape):
+    run = trained(tmp_path / "run", **shape)
+    export_adapter(run, tmp_path / "out", merged=True)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert torch.allclose(logits(loaded, ids), expected(run, ids), atol=1e-4)
-    export_adapter(run, tmp_path / "alone")
-    assert (
-        "does not load adapters that save whole layers (lm_head)"
-        in (tmp_path / "alone/README.md").read_text()
-    )
+    ends = loaded.get_input_embeddings().weight, loaded.get_output_embeddings().weight
+    assert loaded.config.tie_word_embeddings == torch.equal(*ends) == (ends[0] is ends[1])
+    assert torch.equal(*ends) == ("tied" in shape and "embed_tokens" not in str(shape))
+    unserved = "vLLM does not load: export it with `--merged`" in card(read_run(run), dtype=None)
+    assert unserved == (shape.get("target_modules") != "q_proj")
 
 
-def test_a_merged_model_can_be_short(run, tmp_path):
-    export_adapter(run, tmp_path / "out", merged=True, dtype="bfloat16")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_merged_model_can_be_short(run, tmp_path, ids, dtype):
+    export_adapter(run, tmp_path / "out", merged=True, dtype=dtype)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
-    assert loaded.dtype == torch.bfloat16
+    assert loaded.dtype == getattr(torch, dtype)
+    assert torch.allclose(logits(loaded, ids).float(), expected(run, ids), atol=0.1)
+    told = f"Its numbers are {dtype}, in which a small adapter can be rounded away"
+    assert told in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_short_adapter_is_not_to_be_had(run, tmp_path):
+    with pytest.raises(StudyError, match="dtype bfloat16 is of a merged model: add --merged"):
+        export_adapter(run, tmp_path / "out", dtype="bfloat16")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_vllm_reads_is_in_the_adapter(run, tmp_path):
+    export_adapter(run, tmp_path / "out")
+    config = read_json(tmp_path / "out" / CONFIG)
+    asked = {"r": 2, "lora_alpha": 4, "bias": "none", "modules_to_save": None, "use_dora": False}
+    assert {name: config[name] for name in asked} == asked
+    layers = {"down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"}
+    assert {name.rpartition(".")[2] for name in config["target_modules"]} == layers
+    for rank, told in (
+        (16, "clca=FOLDER\n"),
+        (33, "clca=FOLDER --max-lora-rank 64\n"),
+        (513, "its rank 513 is above vLLM's limit of 512: export it with `--merged`."),
+    ):
+        write_json(tmp_path / "out" / CONFIG, config | {"r": rank})
+        assert told in serving_told(tmp_path / "out", "BASE")
 
 
 @pytest.mark.parametrize("merged", [False, True])
-def test_only_safetensors_and_no_path_of_this_machine(run, tmp_path, merged):
+def test_only_safetensors_that_all_may_read_and_no_path_of_this_machine(run, tmp_path, merged):
     export_adapter(run, tmp_path / "out", merged=merged)
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert "README.md" in names
-    assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl", ".pth"))]
-    for path in (tmp_path / "out").glob("*.json"):
-        text = path.read_text()
-        assert str(ROOT) not in text
-        assert path.name == "config.json" or str(tmp_path) not in text
-    assert not list(tmp_path.glob(".*"))
+    own = {"config.json", "generation_config.json", "model.safetensors"} if merged else {CONFIG}
+    texts = {"README.md", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+    assert names == own | texts | (set() if merged else {WEIGHTS})
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").iterdir()}
+    mask = os.umask(0)
+    os.umask(mask)
+    assert modes == {0o666 & ~mask}
+    for path in (tmp_path / "out").iterdir():
+        for place in (tmp_path, run.parents[2], prepare()):
+            assert str(place).encode() not in path.read_bytes(), path
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_the_card_tells_what_the_run_left(run, tmp_path):
-    write_metrics(run, "04b_held_out", EXAM)
-    write_metrics(run, "05_wvs_analysis", SURVEY)
-    export_adapter(run, tmp_path / "out")
-    text = (tmp_path / "out/README.md").read_text()
+def test_the_card_tells_what_the_run_left(copied):
+    record(copied, "04b_held_out", EXAM)
+    record(copied, "05_wvs_analysis", SURVEY)
+    text = card(read_run(copied), dtype=None)
     _, head, body = text.split("---\n", 2)
-    front = yaml.safe_load(head)
-    assert front["library_name"] == "peft"
-    assert front["license"] == "other"
+    assert yaml.safe_load(head) == {
+        "language": "en",
+        "library_name": "peft",
+        "pipeline_tag": "text-generation",
+        "tags": ["clca", "culture", "lora"],
+    }
     for told in (
-        "and Germany", "examples: 6", "Loss 9.125 to 8.500", "| lora_rank | 2 |", "Commit abc",
-        "torch 1.0", "20.50 before, 18.25 after", "0.325 before, 0.331 after",
-        "guessing evenly 0.326", "no closer than guessing evenly", "speaks for nobody",
-        "fill it in before you pass this on",
+        "# CLCA: model and Germany\n", "A LoRA adapter for model,", "culture is that of Germany",
+        "| examples | 6 |", "| tokens in them | 1,234 |", "| loss at the last step | 8.500 |",
+        "| tasks | imitation 1.0, intent 1.0 |", "| lora_rank | 2 |", "| modules_to_save | none |",
+        "| seed | 1 |", "44 items (prompt: nationality)", "| before training | 0.325 |",
+        "| after training | 0.331 |", "(uniform) | 0.326 |", "(human floor) | 0.031 |",
+        "**After training the model doesn't beat guessing evenly**",
+        "by +0.0062 (95 % interval +0.0010 to +0.0110, p = 0.032; below 0 is nearer)",
+        "conversations of the culture: 20.50 before training, 18.25 after.", "41.50 after",
+        "a model of no person", "synthetic", "decisions about people", "is not independent",
+        "--lora-modules clca=FOLDER", "run mine`, commit abc, seed 1; trained until 2026-01-02",
+        "torch 1.0, transformers 2.0, peft 3.0", "**Fill in before you pass this on**",
     ):  # fmt: skip
         assert told in body, told
+    assert not re.search("launch|None|nan", body)
     assert re.findall(r"(?m)^# ", body) == ["# "]
 
 
-def test_a_gain_is_told_as_one_and_what_was_not_measured_is_said(run, tmp_path):
-    write_metrics(run, "05_wvs_analysis", SURVEY | {"js_distance_after": 0.3})
-    assert "it is closer than guessing evenly." in export.results_told(run)[-1]
-    assert export.results_told(tmp_path) == ["Not evaluated."]
+def test_a_gain_is_told_as_one(copied):
+    record(copied, "05_wvs_analysis", SURVEY | {"js_distance_after": 0.3})
+    text = card(read_run(copied), dtype=None)
+    assert "After training the model is nearer to the people than guessing evenly is." in text
+    assert "doesn't beat" not in text
 
 
-def test_a_variant_and_the_embedded_model_are_named(run, tmp_path):
-    other = tmp_path / "german" / "smollm2-135m+neutral-text" / "seed-1"
-    shutil.copytree(run, other)
-    manifest = read_json(other / "manifest.json")
+@pytest.mark.parametrize("spoil", ["none", "another adapter", "changed", "damaged"])
+def test_what_was_not_measured_on_this_adapter_is_not_told(copied, spoil):
+    if spoil != "none":
+        inputs = {"…/adapter": "of another"} if spoil == "another adapter" else None
+        record(copied, "05_wvs_analysis", SURVEY, **({"inputs": inputs} if inputs else {}))
+    if spoil == "changed":
+        write_metrics(copied, "05_wvs_analysis", SURVEY | {"js_distance_after": 0.1})
+    if spoil == "damaged":
+        (copied / "metrics" / "05_wvs_analysis.json").write_text('{"js_dis')
+    assert "## Results\n\nNot evaluated by the survey.\n\n## " in card(read_run(copied), dtype=None)
+
+
+def test_a_control_of_the_embedded_model_is_told_as_such(copied):
+    manifest = read_json(copied / "manifest.json")
     given = manifest["stages"]["04_fine_tuning"]["parameters"]
-    given |= {"model": "smollm2-135m", "learn_from": "neutral"}
-    text = export.card(other, export.told_of(other) | given, merged=False)
+    run_dir = "results/mine/german/smollm2-135m+neutral-text/seed-1"
+    given |= {"model": "smollm2-135m", "learn_from": "neutral", "run_dir": run_dir}
+    write_json(copied / "manifest.json", manifest)
+    text = card(read_run(copied), dtype="float32")
     assert "license: apache-2.0" in text
     assert "base_model: HuggingFaceTB/SmolLM2-135M-Instruct" in text
+    assert "library_name: transformers" in text
+    assert "The variant neutral-text: as many words, of text without culture" in text
     assert "which learnt no culture" in text
-    assert "This is the variant neutral-text:" in text
+    assert "synthetic" not in text
 
 
 def refusal(run, target) -> str:
+    """Return the sentence with which an export is refused, which leaves nothing."""
     with pytest.raises(StudyError) as error:
         export_adapter(run, target)
+    assert not target.exists()
+    assert "\n" not in str(error.value)
     return str(error.value)
 
 
-def test_what_cannot_be_exported_is_told_and_nothing_is_left(run, tmp_path):
-    assert "manifest.json is missing: name a run folder" in refusal(tmp_path, tmp_path / "out")
-    broken = tmp_path / "broken"
-    shutil.copytree(run, broken)
-    (broken / "adapter" / export.WEIGHTS).rename(broken / "adapter" / "adapter_model.bin")
-    assert "other formats than safetensors are not read" in refusal(broken, tmp_path / "out")
-    write_json(broken / "manifest.json", {"stages": {}})
-    assert "tells of no finished 04_fine_tuning" in refusal(broken, tmp_path / "out")
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "file").write_text("kept")
-    assert "is there already: name another folder" in refusal(run, tmp_path / "full")
-    assert {path.name for path in tmp_path.iterdir()} == {"broken", "full"}
+def test_an_adapter_that_is_missing_unsafe_or_another_one_is_told(copied, tmp_path):
+    weights = copied / "adapter" / WEIGHTS
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1])
+    assert refusal(copied, tmp_path / "out") == (
+        f"{copied}/adapter is not what {copied}/manifest.json tells of: run 04_fine_tuning again."
+    )
+    unsafe = weights.with_suffix(".bin")
+    unsafe.write_bytes(content)
+    told = f"{unsafe} can hold code that runs when it is read, so only safetensors are exported"
+    assert told in refusal(copied, tmp_path / "out")
+    weights.unlink()
+    assert told in refusal(copied, tmp_path / "out")
+    unsafe.unlink()
+    assert f"{weights} is missing: run 04_fine_tuning" in refusal(copied, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        (None, "is missing: name a run folder"),
+        ("", "is not JSON"),
+        ("[]", "delete it"),
+        ('{"stages": 3}', "stages"),
+        ('{"stages": {}}', "tells of no finished 04_fine_tuning: run the study again."),
+        ('{"stages": {"04_fine_tuning": {}}}', "stages.04_fine_tuning.key: the key is missing"),
+        (lambda told: told.update(packages=[]), "packages: "),
+        (lambda told: told["stages"]["04_fine_tuning"]["parameters"].pop("model"), "model: "),
+        (lambda told: told["stages"]["04_fine_tuning"]["parameters"].update(learn_from="x"), "lea"),
+        (lambda told: told["stages"]["04_fine_tuning"]["parameters"].update(culture="x"), "cultu"),
+    ],
+)
+def test_a_manifest_that_is_missing_or_damaged_is_told(copied, tmp_path, case):
+    content, told = case
+    path = copied / "manifest.json"
+    if callable(content):
+        manifest = read_json(path)
+        content(manifest)
+        write_json(path, manifest)
+    elif content is None:
+        path.unlink()
+    else:
+        path.write_text(content)
+    assert told in refusal(copied, tmp_path / "out")
+
+
+def test_nothing_is_overwritten_but_an_empty_folder_is_filled(run, tmp_path):
+    full, file = tmp_path / "full", tmp_path / "file"
+    full.mkdir()
+    for path in (full / "kept", file):
+        path.write_text("kept")
+    for target in (full, file):
+        with pytest.raises(StudyError, match="is there already: name another folder"):
+            export_adapter(run, target)
+    with pytest.raises(StudyError, match=r"could not be written \(Not a directory\): name another"):
+        export_adapter(run, file / "below")
+    assert {path.name for path in tmp_path.iterdir()} == {"full", "file"}
     (tmp_path / "empty").mkdir()
     export_adapter(run, tmp_path / "empty")
     assert (tmp_path / "empty" / "README.md").is_file()
 
 
-def test_a_full_disk_leaves_nothing_half_written(run, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        Exception("No space left on device (os error 28)"),  # as tokenizers tells it
+        SafetensorError("I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["python", "tokenizers", "safetensors"],
+)
+def test_a_full_disk_is_told_and_leaves_nothing_half_written(run, tmp_path, monkeypatch, error):
     def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise error
 
     monkeypatch.setattr(export, "write_text", full)
-    assert "could not be written (No space left on device)" in refusal(run, tmp_path / "out")
+    target = tmp_path / "new" / "out"
+    assert refusal(run, target) == (
+        f"The disk of {target} is full: free some space there and run this again; nothing was left "
+        "there."
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_error_stays_what_it_is_and_leaves_nothing(run, tmp_path, monkeypatch):
+    def broken(*_: object) -> None:
+        raise RuntimeError("no idea")
+
+    monkeypatch.setattr(export, "write_text", broken)
+    with pytest.raises(RuntimeError, match="no idea"):
+        export_adapter(run, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_command_line(run, tmp_path):
-    target = str(tmp_path / "out")
-    done = CliRunner().invoke(app, ["adapter", "export", str(run), target])
+    command = ["adapter", "export", str(run), str(tmp_path / "out")]
+    done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
-    again = CliRunner().invoke(app, ["adapter", "export", str(run), target])
+    assert done.output.endswith("out holds the adapter and its card.\n")
+    again = CliRunner().invoke(app, command)
     assert again.exit_code == 1
-    wrong = CliRunner().invoke(app, ["adapter", "export", str(run), target, "--dtype", "int8"])
-    assert wrong.exit_code == 2
-    assert json.loads((tmp_path / "out/adapter_config.json").read_text())["r"] == 2
+    assert "is there already" in again.output
+    assert CliRunner().invoke(app, [*command, "--merged", "--dtype", "int8"]).exit_code == 2
+    merged = [*command[:-1], str(tmp_path / "merged"), "--merged", "--dtype", "bfloat16"]
+    assert CliRunner().invoke(app, merged).exit_code == 0
+    assert read_json(tmp_path / "merged" / "config.json")["dtype"] == "bfloat16"
