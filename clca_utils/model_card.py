@@ -293,10 +293,12 @@ def limits_told(learn_from: Source, *, embedded: bool, dtype: Dtype | None) -> s
             "The conversations are synthetic: language models made them from a description of what "
             "many people there do, and most of what differs within the country is left out."
         )
-    if embedded and dtype is None:
+    if embedded:
         lines.append(
             "It was trained and evaluated on a quantised copy of the base model; on the one on the "
             "hub its answers can differ a little."
+            if dtype is None
+            else "Its weights are those of a quantised copy of the base model, with the adapter."
         )
     if dtype in ("bfloat16", "float16"):
         lines.append(
@@ -323,7 +325,7 @@ def loading_told(adapter: Path, base: str | None, *, merged: bool) -> str:
         f"FOLDER stands for this folder{'' if base else ', BASE for that of the base model'}. "
         "With peft:\n\n"
         f"{LOADING.format(imports=by_peft, weights=base or 'BASE', then=put)}\n\n"
-        'The results above were measured in float32: `dtype="float32"`.\n\n'
+        'The study evaluates in float32: `dtype="float32"`.\n\n'
         + (f'{by_itself}: `AutoModelForCausalLM.from_pretrained("FOLDER")`.\n\n' if base else "")
         + f"With vLLM:\n\n{serving_told(adapter, base or 'BASE')}"
     )
