@@ -10,14 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from peft import PeftModel
 from transformers import PreTrainedModel
 
 from clca_utils.choices import Dtype
 from clca_utils.files import StudyError, read_json, shown, write_json, write_text
 from clca_utils.model_card import CONFIG, WEIGHTS, base_name, card, read_run
 from clca_utils.params import model_source
-from clca_utils.transformers_model import load_tokenizer, load_weights, unwarned
+from clca_utils.transformers_model import load_tokenizer, load_weights, with_adapter
 
 
 def export_adapter(
@@ -96,26 +95,12 @@ def written(target: Path) -> Iterator[Path]:
 def merged_weights(run: Path, model: str, dtype: Dtype) -> PreTrainedModel:
     """Return a model with a run's adapter merged in; it is added up in fp32, then rounded once.
 
-    An embedding that is also the output layer is first cut off from it, unless both were learnt
-    whole: merging LoRA into the one would change the other as well.
-
     Raises:
         StudyError: The weights can't be loaded.
     """
-    source, adapter = model_source(model), run / "adapter"
     try:
-        weights = load_weights(source, "fp32")
+        weights = load_weights(model_source(model), "fp32")
     except OSError as error:
         reason = str(error).strip().splitlines()[0]
         raise StudyError(f"The weights of {model} could not be loaded ({reason}).") from None
-    tied = weights.config.tie_word_embeddings
-    head = weights.get_output_embeddings()
-    if tied and not read_json(adapter / CONFIG).get("ensure_weight_tying"):
-        weights.config.tie_word_embeddings = False
-        head.weight = torch.nn.Parameter(head.weight.detach().clone())
-    with unwarned():
-        weights = PeftModel.from_pretrained(weights, str(adapter)).merge_and_unload()
-    ends = weights.get_input_embeddings().weight, weights.get_output_embeddings().weight
-    weights.config.tie_word_embeddings = tied and torch.equal(*ends)
-    weights.tie_weights()
-    return weights.to(getattr(torch, dtype))
+    return with_adapter(weights, run / "adapter").to(getattr(torch, dtype))

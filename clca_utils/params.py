@@ -89,6 +89,8 @@ def _layers(names: str) -> str:
     """Refuse what names no layers."""
     if not re.fullmatch(r"all-linear|\w+( ?, ?\w+)*", names):
         raise ValueError("should be all-linear, or layers as in q_proj,v_proj")
+    if "lm_head" in names:
+        raise ValueError("should not name lm_head, which is trained whole, in modules_to_save")
     return names
 
 

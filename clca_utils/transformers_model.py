@@ -28,7 +28,7 @@ from transformers.utils import is_bitsandbytes_available
 from clca_utils.chat_model import Conversation, Message, assistant, system, user
 from clca_utils.choices import Precision
 from clca_utils.decoding import Draw, Memory, Rows, batches, remember, reply
-from clca_utils.files import StudyError
+from clca_utils.files import StudyError, read_json
 from clca_utils.params import model_source
 from clca_utils.prefix_tree import Pack, Tokens, packed, read_last, shared_start
 
@@ -147,6 +147,26 @@ def load_weights(source: str | Path, precision: Precision = "auto") -> PreTraine
     )
 
 
+def with_adapter(weights: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+    """Return a model with a LoRA adapter merged in.
+
+    An embedding that is also the output layer is first cut off from it, unless both were learnt
+    whole: merging LoRA into the one would change the other as well.
+    """
+    from peft import PeftModel  # noqa: PLC0415 (slow to import, rarely needed)
+
+    tied, head = weights.config.tie_word_embeddings, weights.get_output_embeddings()
+    if tied and not read_json(adapter / "adapter_config.json").get("ensure_weight_tying"):
+        weights.config.tie_word_embeddings = False
+        head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    with unwarned():
+        whole = PeftModel.from_pretrained(weights, str(adapter)).merge_and_unload()
+    ends = whole.get_input_embeddings().weight, whole.get_output_embeddings().weight
+    whole.config.tie_word_embeddings = tied and torch.equal(*ends)
+    whole.tie_weights()
+    return whole
+
+
 def load_model(
     name: str,
     adapter: Path | None = None,
@@ -167,10 +187,7 @@ def load_model(
     tokenizer = load_tokenizer(source)
     weights = load_weights(source, "fp32" if exact else "auto")
     if adapter is not None:
-        from peft import PeftModel  # noqa: PLC0415 (slow to import, rarely needed)
-
-        with unwarned():
-            weights = PeftModel.from_pretrained(weights, str(adapter)).merge_and_unload()
+        weights = with_adapter(weights, adapter)
     return TransformersModel(name, weights, tokenizer, batch_size, memory)
 
 

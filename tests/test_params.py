@@ -231,7 +231,7 @@ def test_a_slip_is_told_in_a_sentence(write, changes, sentence):
         ("fine_tuning", "lora_rank", [0]),
         ("fine_tuning", "lora_alpha", [0]),
         ("fine_tuning", "lora_dropout", [-0.1, 1]),
-        ("fine_tuning", "target_modules", ["", "q-proj", "q_proj,,v_proj", ["q_proj"]]),
+        ("fine_tuning", "target_modules", ["", "q-proj", "q_proj,,v_proj", "lm_head", ["q_proj"]]),
         ("fine_tuning", "modules_to_save", ["lm_head", [1]]),
         ("fine_tuning", "precision", ["fp16", "8bit", "", 32, None]),
         ("fine_tuning", "batch_size", [0]),

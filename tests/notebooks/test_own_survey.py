@@ -15,7 +15,7 @@ from clca_utils.files import ROOT, read_json
 from clca_utils.items import load_items
 from clca_utils.measures import respondent_table
 from clca_utils.microdata import PERSONA, load_microdata
-from clca_utils.runner import NOTEBOOKS
+from clca_utils.planning import NOTEBOOKS
 from clca_utils.shares import person_shares
 
 COUNTRIES = ("DEU", "JPN", "MEX", "CHN")
