@@ -201,6 +201,7 @@ class FineTuning(Section):
     precision: Precision = "auto"
     batch_size: int = Field(4, ge=1)
     gradient_accumulation: int = Field(2, ge=1)
+    recompute: bool = True
     processes: int = Field(1, ge=1)
     launch: Annotated[str, AfterValidator(_existing)] = ""
     batching: Batching = "by_length"

@@ -364,7 +364,7 @@ def fit(
                 use_cpu=not torch.cuda.is_available(),
                 bf16=quantized or weights.dtype == torch.bfloat16,
                 lr_scheduler_type="linear",
-                activation_checkpointing=True,
+                activation_checkpointing=recipe.recompute,
                 logging_steps=1,
                 save_strategy="steps",
                 save_total_limit=2,

@@ -262,6 +262,15 @@ def test_a_kill_before_the_log_is_written_costs_no_step(trained, tmp_path, monke
     assert written(tmp_path) == written(trained[0])
 
 
+def test_activations_that_are_kept_lead_to_the_same_weights(trained, tmp_path):
+    folder, log = trained
+    kept = train(tmp_path, recompute=False)
+    assert kept["loss"].tolist() == pytest.approx(log["loss"].tolist(), abs=1e-5)
+    pair = (load_file(one / "adapter/adapter_model.safetensors") for one in (folder, tmp_path))
+    for one, other in zip(*(weights.values() for weights in pair), strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+
+
 def test_other_settings_start_anew(trained, elsewhere, tmp_path):
     shutil.copytree(elsewhere / "killed", tmp_path / "run")
     log = train(tmp_path / "run", seed=2, epochs=1)
