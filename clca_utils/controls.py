@@ -14,7 +14,7 @@ from clca_utils.comparison import read_comparison
 from clca_utils.files import read_json
 from clca_utils.held_out import changes, read_examined
 from clca_utils.report import run_folders, seed_of_run
-from clca_utils.uncertainty import ALPHA, holm, paired_change, replicates
+from clca_utils.uncertainty import holm, paired_change, replicates, surely_other
 
 UNTRAINED = "untrained"
 SAME = 1e-9
@@ -95,10 +95,8 @@ def control_table(study: Path, runs: Sequence[str] = (), seed: int = 0) -> pd.Da
         ]
     table = pd.DataFrame(rows, columns=COLUMNS[:-2])
     table["p_holm"] = holm(table["p_value"])
-    clear = (table["p_holm"] < ALPHA) & (table["low"] * table["high"] > 0)
-    clear &= ~(table["seeds_low"] * table["seeds_high"] <= 0)  # of one seed both are NaN
     words = np.where(table["difference"] < 0, "closer", "further")
-    return table.assign(verdict=np.where(clear, words, "not distinguishable"))
+    return table.assign(verdict=np.where(surely_other(table), words, "not distinguishable"))
 
 
 def _compared(mine: "pd.Series[float]", other: "pd.Series[float]", seed: int) -> dict[str, float]:

@@ -258,7 +258,18 @@ SECTIONS: dict[str, type[Section]] = {
 }
 
 
-class Study(Section):
+class Stages(Section):
+    """The parameters of stages 01 to 05, which a study has, and a variant in another way."""
+
+    scenario_adaptation: ScenarioAdaptation = ScenarioAdaptation()
+    dialogue_simulation: DialogueSimulation = DialogueSimulation()
+    intent_extraction: IntentExtraction = IntentExtraction()
+    fine_tuning: FineTuning = FineTuning()
+    held_out: HeldOut = HeldOut()
+    wvs_analysis: WvsAnalysis = WvsAnalysis()
+
+
+class Study(Stages):
     """A study: its grid of cultures, models and seeds, and the parameters of every stage."""
 
     name: Annotated[str, AfterValidator(_folder)] = Field(alias="study")
@@ -272,16 +283,10 @@ class Study(Section):
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], AfterValidator(_distinct)] = (
         Field([1], min_length=1)
     )
-    scenario_adaptation: ScenarioAdaptation = ScenarioAdaptation()
-    dialogue_simulation: DialogueSimulation = DialogueSimulation()
-    intent_extraction: IntentExtraction = IntentExtraction()
-    fine_tuning: FineTuning = FineTuning()
-    held_out: HeldOut = HeldOut()
-    wvs_analysis: WvsAnalysis = WvsAnalysis()
     paper_figures: PaperFigures = PaperFigures()
 
 
-class Variant(Section):
+class Variant(Stages):
     """A file of `params/variants`: what is done in another way than the study's own parameters say.
 
     With `adapter` nothing is trained: the named variant's adapter is put to the test under other
@@ -291,12 +296,6 @@ class Variant(Section):
     about: str
     adapter: str = ""
     learnt_from: Literal["own", "others"] = "own"
-    scenario_adaptation: ScenarioAdaptation = ScenarioAdaptation()
-    dialogue_simulation: DialogueSimulation = DialogueSimulation()
-    intent_extraction: IntentExtraction = IntentExtraction()
-    fine_tuning: FineTuning = FineTuning()
-    held_out: HeldOut = HeldOut()
-    wvs_analysis: WvsAnalysis = WvsAnalysis()
 
     @model_validator(mode="after")
     def _trains_or_borrows(self) -> Self:

@@ -17,7 +17,7 @@ from clca_utils.items import load_items
 from clca_utils.judging import Judgement
 from clca_utils.scenario import Scenario
 from clca_utils.tables import intent_table, judgement_table, slot_table, turn_table
-from clca_utils.uncertainty import ALPHA, holm, paired_change, replicates
+from clca_utils.uncertainty import holm, paired_change, replicates, surely_other
 
 
 def run_folders(study: Path, runs: Sequence[str] = ()) -> list[Path]:
@@ -117,10 +117,8 @@ def summary_table(study: Path, runs: Sequence[str] = (), seed: int = 0) -> pd.Da
     columns = ["culture", "model", "seeds", *SUMMARY, *CHANGE]
     table = pd.DataFrame(rows, columns=columns).set_index(["culture", "model"])
     table["p_holm"] = holm(table["p_value"])
-    clear = (table["p_holm"] < ALPHA) & (table["low"] * table["high"] > 0)
-    clear &= ~(table["seeds_low"] * table["seeds_high"] <= 0)  # of one seed both are NaN
     words = np.where(table["change"] < 0, "better", "worse")
-    return table.assign(verdict=np.where(clear, words, "not distinguishable"))
+    return table.assign(verdict=np.where(surely_other(table), words, "not distinguishable"))
 
 
 CHANGE = ["change", "low", "high", "seeds_low", "seeds_high", "p_value"]

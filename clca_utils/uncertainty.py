@@ -224,6 +224,17 @@ def holm(p_values: npt.ArrayLike) -> Floats:
     return np.asarray(multipletests(raw, method="holm")[1]) if raw.size else raw
 
 
+def surely_other(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Say of each row whether what it compares surely differs, over the items and over the seeds.
+
+    Args:
+        table: Columns p_holm; low and high, the ends of an interval over items; seeds_low and
+            seeds_high, over seeds (NaN for one seed, which has nothing to say against it).
+    """
+    clear = (table["p_holm"] < ALPHA) & (table["low"] * table["high"] > 0)
+    return clear & ~(table["seeds_low"] * table["seeds_high"] <= 0)
+
+
 def change_table(
     item_table: pd.DataFrame, by: Literal["measure", "topic"], seed: int
 ) -> pd.DataFrame:

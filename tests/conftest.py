@@ -3,7 +3,9 @@
 import pytest
 
 from clca_utils.dialogue import Dialogue, Turn
+from clca_utils.files import write_records
 from clca_utils.intent import Intent
+from clca_utils.judging import Judgement
 from clca_utils.scenario import Change, Persona, Scenario
 
 
@@ -65,3 +67,18 @@ def intents(dialogue):
         )
         for turn in dialogue.turns
     ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def write_conversation(scenario, dialogue, intents):
+    """Return what writes into a folder as stages 01 to 03 leave it, with one conversation."""
+
+    def write(folder):
+        german = scenario.model_copy(update={"culture": "German"})
+        write_records(folder / "scenarios.jsonl", [german])
+        write_records(folder / "dialogues.jsonl", [dialogue])
+        kept = Judgement(dialogue_id=dialogue.id, verdicts=[], kept=True, reason="kept")
+        write_records(folder / "judgements.jsonl", [kept])
+        write_records(folder / "intents.jsonl", intents)
+
+    return write

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from clca_utils import sources
 from clca_utils.culture import load_culture
-from clca_utils.files import StudyError, write_records
+from clca_utils.files import StudyError
 from clca_utils.items import load_items
-from clca_utils.judging import Judgement
 from clca_utils.sources import (
     as_often,
     examples_from,
@@ -27,14 +26,9 @@ BOTH = {"imitation": 1.0, "intent": 1.0}
 
 
 @pytest.fixture
-def data(tmp_path, scenario, dialogue, intents):
+def data(tmp_path, write_conversation):
     """Return a folder as stages 01 to 03 leave it, with one conversation."""
-    german = scenario.model_copy(update={"culture": "German"})
-    write_records(tmp_path / "scenarios.jsonl", [german])
-    write_records(tmp_path / "dialogues.jsonl", [dialogue])
-    kept = Judgement(dialogue_id=dialogue.id, verdicts=[], kept=True, reason="kept")
-    write_records(tmp_path / "judgements.jsonl", [kept])
-    write_records(tmp_path / "intents.jsonl", intents)
+    write_conversation(tmp_path)
     return tmp_path
 
 

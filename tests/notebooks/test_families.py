@@ -10,23 +10,17 @@ from cells import run_cells
 from families import FAMILIES
 
 from clca_utils.embedded import prepare
-from clca_utils.files import ROOT, read_json, write_records
-from clca_utils.judging import Judgement
+from clca_utils.files import ROOT, read_json
 from clca_utils.transformers_model import load_tokenizer
 
 SHARES = "qid,country,option,share,n,tier\nQ7,DEU,1,0.4,500,made up\nQ7,DEU,2,0.6,500,made up\n"
 
 
 @pytest.fixture(scope="module")
-def data(results, scenario, dialogue, intents):
+def data(results, write_conversation):
     """Return a folder as stages 01 to 03 leave it, with one conversation."""
     folder = results / "families"
-    german = scenario.model_copy(update={"culture": "German"})
-    write_records(folder / "scenarios.jsonl", [german])
-    write_records(folder / "dialogues.jsonl", [dialogue])
-    kept = Judgement(dialogue_id=dialogue.id, verdicts=[], kept=True, reason="kept")
-    write_records(folder / "judgements.jsonl", [kept])
-    write_records(folder / "intents.jsonl", intents)
+    write_conversation(folder)
     (folder / "shares.csv").write_text(SHARES)
     return folder
 
