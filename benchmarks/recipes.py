@@ -28,7 +28,7 @@ from clca_utils.transformers_model import (
     load_weights,
 )
 
-MODEL, SEED, TEXTS, CONVERSATIONS = "smollm2-135m", 1, 12, 7
+MODEL, SEED, TEXTS = "smollm2-135m", 1, 12
 OTHER = {"german": "japanese", "japanese": "german", "mexican": "german"}
 ONE = {"gradient_accumulation": 1}
 RECIPES = {
@@ -43,20 +43,23 @@ RECIPES = {
         learning_rate=1e-3, lora_rank=32, lora_alpha=64, **ONE
     ),
     "4 a step, lr 1.0e-3, no dropout": FineTuning(learning_rate=1e-3, lora_dropout=0.0, **ONE),
+    "1 a step, lr 5.0e-4": FineTuning(learning_rate=5e-4, batch_size=1, **ONE),
+    "1 a step, lr 1.0e-3": FineTuning(learning_rate=1e-3, batch_size=1, **ONE),
+    "1 a step, lr 2.0e-3": FineTuning(learning_rate=2e-3, batch_size=1, **ONE),
     "paper": read_recipe("paper").model_copy(update={"epochs": 1}),
 }
 """Of one epoch each: equal passes over equal examples."""
 
 
-def nats(model: TransformersModel, cultures: list[str]) -> dict[str, float]:
+def nats(model: TransformersModel, cultures: list[str], count: int) -> dict[str, float]:
     """Return the surprise at a token, by task: of the own culture, the other one, plain texts."""
-    found = examined(model, cultures, CONVERSATIONS, load_passages(TEXTS), [])
+    found = examined(model, cultures, count, load_passages(TEXTS), [])
     sums = found.groupby(["task", "culture"], sort=False)[["nats", "tokens"]].sum()
     means = sums["nats"] / sums["tokens"]
     return {" ".join(filter(None, map(str, place))): float(x) for place, x in means.items()}
 
 
-def tried(name: str, culture: str, share: float) -> dict[str, object]:
+def tried(name: str, culture: str, share: float, count: int) -> dict[str, object]:
     """Train with one recipe and examine what came of it."""
     recipe, tokenizer = RECIPES[name], load_tokenizer(model_source(MODEL))
     tasks = {"imitation": share, "intent": share}
@@ -68,7 +71,7 @@ def tried(name: str, culture: str, share: float) -> dict[str, object]:
         )
         learner = load_model(MODEL, Path(folder) / "adapter", 4, exact=True)
     told = {"recipe": name, "steps": len(log), "loss": float(log["loss"].iloc[-5:].mean())}
-    return told | nats(learner, [culture, OTHER[culture]]) | {"seconds": round(took)}
+    return told | nats(learner, [culture, OTHER[culture]], count) | {"seconds": round(took)}
 
 
 def main() -> None:
@@ -78,6 +81,7 @@ def main() -> None:
     )
     ask.add_argument("--culture", default="german", choices=OTHER)
     ask.add_argument("--share", type=float, default=0.5, help="of each task's examples")
+    ask.add_argument("--conversations", type=int, default=7, help="held-out ones of each culture")
     ask.add_argument("--recipes", nargs="*", default=list(RECIPES))
     ask.add_argument("--out", type=Path, default=ROOT / "results" / "reference" / "recipes")
     given = ask.parse_args()
@@ -85,14 +89,16 @@ def main() -> None:
     rows = pd.read_csv(path).to_dict("records") if path.is_file() else []
     if not rows:
         plain = load_model(MODEL, batch_size=4, exact=True)
-        rows = [{"recipe": "untrained"} | nats(plain, [given.culture, OTHER[given.culture]])]
+        cultures = [given.culture, OTHER[given.culture]]
+        rows = [{"recipe": "untrained"} | nats(plain, cultures, given.conversations)]
     for name in given.recipes:
         if name not in [row["recipe"] for row in rows]:
-            rows.append(tried(name, given.culture, given.share))
+            rows.append(tried(name, given.culture, given.share, given.conversations))
             print(rows[-1], flush=True)
             write_text(path, pd.DataFrame(rows).to_csv(index=False))
     host = machine(["torch", "transformers", "peft", "trl"])
     inputs = {"culture": given.culture, "share": given.share, "seed": SEED, "model": MODEL}
+    inputs |= {"conversations": given.conversations}
     write_json(given.out / "recipes.json", inputs | {"machine": host})
     told = pd.DataFrame(rows).round(3).astype(object).fillna("").astype(str)
     lines = [" | ".join(row) for row in [[*told], ["---"] * len(told.columns), *told.to_numpy()]]
@@ -101,7 +107,8 @@ def main() -> None:
         given.out / "recipes.md",
         f"# Training settings, on held-out conversations\n\nNats a token after training on "
         f"{given.share:.0%} of each task's examples from the written {given.culture} "
-        f"conversations, seed {SEED}; lower is better.\n\n{table}\n\n{machine_told(host)}\n",
+        f"conversations, seed {SEED}, at {given.conversations} held-out ones of each culture; "
+        f"lower is better.\n\n{table}\n\n{machine_told(host)}\n",
     )
 
 

@@ -87,7 +87,7 @@ def surprises(weights: PreTrainedModel, rows: Sequence[Row], batch_size: int) ->
             for key in ("input_ids", "assistant_masks")
         )
         learnt = counts[:, 1:].bool()
-        # what the output layer makes of the other places is most of the memory, and a third of the time
+        # the output layer at all other places would be most of the memory, and a third of the time
         kept = learnt.any(0).nonzero().ravel()
         tokens, kept = tokens.to(weights.device), kept.to(weights.device)
         logits = weights(input_ids=tokens, use_cache=False, logits_to_keep=kept).logits
