@@ -137,69 +137,102 @@ def conclusion(table: pd.DataFrame) -> list[str]:
     return told
 
 
-def surprise_matrix(study: Path, runs: Sequence[str] = ()) -> pd.DataFrame:
+MOVED = ["model", "learnt", "other", "unit", "seed", "change"]
+"""What every culture's adapter changed at every culture: model, with its variant; learnt, the
+adapter's culture, as its folder is called; other, whose conversations or people; unit, one of them;
+seed; change."""
+
+
+def surprise_changes(study: Path, runs: Sequence[str] = ()) -> pd.DataFrame:
     """Return how much each adapter changed the surprise at each culture's held-out conversations.
 
     Returns:
-        Columns model (with its variant), learnt (the adapter's culture, as its folder is called),
-        other (the conversations' culture), change (nats a token, mean over conversations and
-        seeds), seeds. Only of those who learnt and know at least two cultures.
+        `MOVED`; unit is a conversation, change in nats a token. Only of models whose adapters
+        learnt, and were examined on, at least two cultures.
     """
-    rows = []
+    tables = [pd.DataFrame(columns=MOVED)]
     for folder in run_folders(study, runs):
         if (folder / "held_out.csv").is_file():
             learnt, label, _ = folder.relative_to(study).parts
             turns = changes(read_examined(folder)).query("task == 'imitation'")
-            rows += [
-                {"model": label, "learnt": learnt, "other": str(culture).lower(), "change": change}
-                for culture, change in turns.groupby("culture")["change"].mean().items()
-            ]
-    return _matrix(rows)
+            unit, other = turns["id"].str.partition("/")[0], turns["culture"].str.lower()
+            told = {"model": label, "learnt": learnt, "seed": seed_of_run(folder)}
+            tables.append(turns.assign(unit=unit, other=other, **told)[MOVED])
+    return _square(pd.concat(tables, ignore_index=True))
 
 
-def people_matrix(study: Path, runs: Sequence[str] = ()) -> pd.DataFrame:
+def people_changes(study: Path, runs: Sequence[str] = ()) -> pd.DataFrame:
     """Return how much each culture's adapter moved the model's answers towards each people's.
 
     Returns:
-        As `surprise_matrix`; other is whose people, change that of the mean Jensen-Shannon
-        distance to them (negative: closer).
+        `MOVED`; other is whose people, unit an item, change that of the Jensen-Shannon distance to
+        them (negative: closer). Only of models as in `surprise_changes`.
     """
-    rows = []
+    tables = [pd.DataFrame(columns=MOVED)]
     for (culture, label), folders in surveyed(study, runs).items():
         for folder in folders:
             learnt, owner = owner_of(folder)
             if label == owner or learnt != culture:
-                mean = distances([folder]).mean()
-                change = mean["after"] - mean["before"]
-                rows.append({"model": owner, "learnt": learnt, "other": culture, "change": change})
-    return _matrix(rows)
+                table = distances([folder]).reset_index()
+                told = {"model": owner, "learnt": learnt, "other": culture, "unit": table["qid"]}
+                tables.append(table.assign(change=table["after"] - table["before"], **told)[MOVED])
+    return _square(pd.concat(tables, ignore_index=True))
 
 
-def _matrix(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
-    """Return means over seeds, of models whose adapters learnt and were tried on two cultures."""
-    table = pd.DataFrame(rows, columns=["model", "learnt", "other", "change"])
-    means = (
-        table.groupby(["model", "learnt", "other"])["change"]
-        .agg(change="mean", seeds="size")
-        .reset_index()
-    )
-    sizes = means.groupby("model")[["learnt", "other"]].nunique().min(axis=1)
-    return means[means["model"].isin(sizes.index[sizes > 1])].reset_index(drop=True)
+def _square(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of models whose adapters learnt and were tried on at least two cultures."""
+    sizes = table.groupby("model")[["learnt", "other"]].nunique().min(axis=1)
+    return table[table["model"].isin(sizes.index[sizes > 1])].reset_index(drop=True)
 
 
-def diagonal_advantage(matrix: pd.DataFrame) -> pd.DataFrame:
-    """Return by how much a model's own culture changed more than others, on average.
+def matrix(moved: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean change by model, learnt and other, with the number of seeds.
 
     Args:
-        matrix: What `surprise_matrix` or `people_matrix` returns.
+        moved: What `surprise_changes` or `people_changes` returns.
+    """
+    cells = moved.groupby(["model", "learnt", "other"])
+    return cells.agg(change=("change", "mean"), seeds=("seed", "nunique")).reset_index()
+
+
+def diagonal_advantage(moved: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Return by how much adapters change more at their own culture than other cultures' do.
+
+    Each conversation or item is compared with itself: what its own culture's adapter changed there,
+    beside what the others changed at the same. So it does not matter which culture is easier.
+
+    Args:
+        moved: What `surprise_changes` or `people_changes` returns.
+        seed: Of bootstrap and permutations.
 
     Returns:
-        Columns model, own and others (mean changes of the diagonal and of the rest), advantage
-        (own minus others; negative: what was learnt belongs to the culture).
+        One row per model: model, units, own and others (mean changes), advantage (own minus others;
+        negative: what was learnt belongs to the culture) with its interval over the units, low and
+        high, over the seeds, seeds_low and seeds_high (NaN for one), p_value of no advantage over
+        the units, and verdict ("more", "less", "not distinguishable").
     """
     rows = []
-    for model, some in matrix.groupby("model"):
-        own = some["learnt"] == some["other"]
-        mine, rest = some.loc[own, "change"].mean(), some.loc[~own, "change"].mean()
-        rows.append({"model": model, "own": mine, "others": rest, "advantage": mine - rest})
-    return pd.DataFrame(rows, columns=["model", "own", "others", "advantage"])
+    for model, some in moved.groupby("model"):
+        whose = np.where(some["learnt"] == some["other"], "own", "others")
+        cells = some.assign(whose=whose).groupby(["other", "unit", "seed", "whose"])["change"]
+        pairs = cells.mean().unstack("whose").dropna()
+        units, seeds = (pairs.groupby(level=level).mean() for level in (["other", "unit"], "seed"))
+        change = paired_change(units["others"], units["own"], seed)
+        spread = replicates(seeds["own"] - seeds["others"])
+        rows.append(
+            {
+                "model": model, "units": len(units), "own": units["own"].mean(),
+                "others": units["others"].mean(), "advantage": change.mean, "low": change.low,
+                "high": change.high, "seeds_low": spread.low, "seeds_high": spread.high,
+                "p_value": change.p_value,
+            }
+        )  # fmt: skip
+    table = pd.DataFrame(rows, columns=ADVANTAGE).assign(p_holm=lambda t: holm(t["p_value"]))
+    words = np.where(table["advantage"] < 0, "more", "less")
+    return table.assign(verdict=np.where(surely_other(table), words, "not distinguishable"))
+
+
+ADVANTAGE = [
+    *("model", "units", "own", "others", "advantage", "low", "high"),
+    *("seeds_low", "seeds_high", "p_value"),
+]

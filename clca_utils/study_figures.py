@@ -219,7 +219,7 @@ def matrix_figure(matrix: pd.DataFrame, what: str) -> Figure:
     bluer than the rest of its column.
 
     Args:
-        matrix: What `controls.surprise_matrix` or `controls.people_matrix` returns.
+        matrix: What `controls.matrix` returns.
         what: What has changed, for the scale.
     """
     models = sorted(matrix["model"].unique())

@@ -14,9 +14,10 @@ from clca_utils.controls import (
     conclusion,
     control_table,
     diagonal_advantage,
+    matrix,
     owner_of,
-    people_matrix,
-    surprise_matrix,
+    people_changes,
+    surprise_changes,
 )
 from clca_utils.files import write_metrics, write_text
 
@@ -106,7 +107,7 @@ def test_a_study_without_controls_has_an_empty_table(study):
     assert len(alone) == 0
     assert list(alone)[:3] == controls.COLUMNS[:3]
     assert conclusion(alone) == []
-    assert len(people_matrix(study, ["german/small/seed-1"])) == 0
+    assert len(people_changes(study, ["german/small/seed-1"])) == 0
 
 
 def test_the_owner_of_an_adapter_is_read_from_the_manifest(study, tmp_path):
@@ -116,28 +117,36 @@ def test_the_owner_of_an_adapter_is_read_from_the_manifest(study, tmp_path):
 
 
 def test_every_peoples_answers_to_every_adapter(study):
-    matrix = people_matrix(study).set_index(["learnt", "other"])["change"]
-    assert matrix.to_dict() == pytest.approx(
+    moved = people_changes(study)
+    change = matrix(moved).set_index(["learnt", "other"])["change"]
+    assert change.to_dict() == pytest.approx(
         {("german", "german"): -0.0985, ("german", "japanese"): 0.0115,
          ("japanese", "german"): -0.0485, ("japanese", "japanese"): -0.0085}, abs=1e-9,
     )  # fmt: skip
-    lead = diagonal_advantage(people_matrix(study)).iloc[0]
+    lead = diagonal_advantage(moved).iloc[0]
+    assert lead["units"] == 2 * 12
     assert lead["own"] == pytest.approx((-0.0985 - 0.0085) / 2)
     assert lead["advantage"] == pytest.approx(lead["own"] - (0.0115 - 0.0485) / 2)
+    assert lead["low"] < lead["advantage"] < lead["high"] < 0
+    assert lead["verdict"] == "more"
 
 
 def test_every_cultures_conversations_to_every_adapter(study):
+    # every adapter gains 0.4 at German conversations and none at Japanese ones: no advantage
     for culture in ("german", "japanese"):
-        found = exam([-0.5, -0.3], [-0.1, 0.1]).assign(learnt=culture.title())
+        told = exam([-0.5, -0.3], [-0.1, 0.1]).assign(learnt=culture.title())
         for seed in (1, 2):
             run = study / culture / "small" / f"seed-{seed}"
-            write_text(run / "held_out.csv", found.to_csv(index=False))
-    matrix = surprise_matrix(study)
-    assert set(matrix["model"]) == {"small"}
-    assert set(matrix["seeds"]) == {2}
-    change = matrix.set_index(["learnt", "other"])["change"]
-    assert change["german", "german"] == pytest.approx(-0.4)
-    assert change["japanese", "japanese"] == pytest.approx(0.0)
-    lead = diagonal_advantage(matrix).iloc[0]
+            write_text(run / "held_out.csv", told.to_csv(index=False))
+    moved = surprise_changes(study)
+    change = matrix(moved)
+    assert set(change["model"]) == {"small"}
+    assert set(change["seeds"]) == {2}
+    cells = change.set_index(["learnt", "other"])["change"].to_dict()
+    assert cells == pytest.approx(
+        {("german", "german"): -0.4, ("german", "japanese"): 0.0,
+         ("japanese", "german"): -0.4, ("japanese", "japanese"): 0.0}, abs=1e-9,
+    )  # fmt: skip
+    lead = diagonal_advantage(moved).iloc[0]
     assert lead["advantage"] == pytest.approx(0.0)
-    assert np.isfinite(matrix["change"]).all()
+    assert lead["verdict"] == "not distinguishable"
