@@ -215,7 +215,9 @@ def diagonal_advantage(moved: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     for model, some in moved.groupby("model"):
         whose = np.where(some["learnt"] == some["other"], "own", "others")
         cells = some.assign(whose=whose).groupby(["other", "unit", "seed", "whose"])["change"]
-        pairs = cells.mean().unstack("whose").dropna()
+        pairs = cells.mean().unstack("whose").reindex(columns=["own", "others"]).dropna()
+        if pairs.empty:  # no culture's own adapter has another beside it yet
+            continue
         units, seeds = (pairs.groupby(level=level).mean() for level in (["other", "unit"], "seed"))
         change = paired_change(units["others"], units["own"], seed)
         spread = replicates(seeds["own"] - seeds["others"])

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pandas as pd
 import pytest
 from test_held_out import exam
@@ -108,6 +107,9 @@ def test_a_study_without_controls_has_an_empty_table(study):
     assert list(alone)[:3] == controls.COLUMNS[:3]
     assert conclusion(alone) == []
     assert len(people_changes(study, ["german/small/seed-1"])) == 0
+    both = people_changes(study, ["german/small/seed-1", "japanese/small/seed-1"])
+    assert len(both) == 2 * 12
+    assert len(diagonal_advantage(both)) == 0
 
 
 def test_the_owner_of_an_adapter_is_read_from_the_manifest(study, tmp_path):
