@@ -156,8 +156,8 @@ def surprise_changes(study: Path, runs: Sequence[str] = ()) -> pd.DataFrame:
             learnt, label, _ = folder.relative_to(study).parts
             turns = changes(read_examined(folder)).query("task == 'imitation'")
             unit, other = turns["id"].str.partition("/")[0], turns["culture"].str.lower()
-            told = {"model": label, "learnt": learnt, "seed": seed_of_run(folder)}
-            tables.append(turns.assign(unit=unit, other=other, **told)[MOVED])
+            table = turns.assign(model=label, learnt=learnt, other=other, unit=unit)
+            tables.append(table.assign(seed=seed_of_run(folder))[MOVED])
     return _square(pd.concat(tables, ignore_index=True))
 
 
@@ -173,9 +173,9 @@ def people_changes(study: Path, runs: Sequence[str] = ()) -> pd.DataFrame:
         for folder in folders:
             learnt, owner = owner_of(folder)
             if label == owner or learnt != culture:
-                table = distances([folder]).reset_index()
-                told = {"model": owner, "learnt": learnt, "other": culture, "unit": table["qid"]}
-                tables.append(table.assign(change=table["after"] - table["before"], **told)[MOVED])
+                table = distances([folder]).reset_index().rename(columns={"qid": "unit"})
+                table = table.assign(model=owner, learnt=learnt, other=culture)
+                tables.append(table.assign(change=table["after"] - table["before"])[MOVED])
     return _square(pd.concat(tables, ignore_index=True))
 
 
