@@ -120,3 +120,13 @@ def test_a_shipped_variant_is_run_beside_the_method(tmp_path, name):
     owner = read_variant(name).adapter or "clca"
     folders = {where for _, where in grid(tmp_path, variants=list(dict.fromkeys([owner, name])))}
     assert any(f"+{name}" in where or name == "clca" for where in folders)
+
+
+def test_the_untrained_model_sits_the_exam_once_whatever_is_learnt(tmp_path):
+    steps = grid(tmp_path, variants=VARIANTS, seeds=[1, 2])
+    exams = [step for (number, _), step in steps.items() if number == "04b"]
+    first, *others = exams
+    assert "before_dir" not in first.parameters
+    assert len(others) > 2 * 2
+    assert {step.parameters["before_dir"] for step in others} == {shown(first.folder)}
+    assert all(first.folder / "held_out.csv" in step.reads for step in others)
