@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from measuring import machine
 from reading import main
 from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score
@@ -28,9 +27,9 @@ KNOWN = 12
 """Pairs whose better half is known."""
 SEED = 1
 ASK = (
-    "# Which reply fits better?\n\nA scene, the line before, and two replies. Say of each which fits "
-    "the person and the moment better: a, b or tie. Both may be poor. Tie only if neither is "
-    "better.\n"
+    "# Which reply fits better?\n\nA scene, the line before, and two replies. Say of each pair "
+    "which fits the person and the moment better: a, b or tie. Both may be poor. Tie only if "
+    "neither is better.\n"
 )
 
 
@@ -78,7 +77,7 @@ def write(folder: Path) -> None:
     for reader, text in enumerate(texts, 1):
         write_text(folder / f"pairs-{reader}.md", "\n".join(text))
     inputs = {"seed": SEED, "study": STUDY.relative_to(ROOT).as_posix()}
-    write_json(folder / "key.json", {"made_by": inputs | {"machine": machine([])}, "pairs": key})
+    write_json(folder / "key.json", {"made_by": inputs, "pairs": key})
 
 
 def preferences(folder: Path, reader: int, pairs: dict[str, Any]) -> "pd.Series[str]":
