@@ -4,9 +4,9 @@
     python benchmarks/replies.py count   # then: replies.md, from key.json and preferred-<n>.csv
 
 The replies are those of the study's runs (`replies.csv` of stage 04b). Two readers get the same
-pairs in opposite orders and say which reply fits the person and the moment better: a, b or tie. Only
-what both prefer counts as preferred. Hidden among them are pairs whose better half is known: the
-reply that was written for the moment, and one that was written for another.
+pairs in opposite orders and say which reply fits the person and the moment better: a, b or tie.
+Only what both prefer counts as preferred. Hidden among them are pairs whose better half is known:
+the reply that was written for the moment, and one that was written for another.
 """
 
 import random
