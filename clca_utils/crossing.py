@@ -94,7 +94,8 @@ def standing(study: Path, runs: Sequence[str] = (), seed: int = 0) -> pd.DataFra
             for answers in ("before", "after")
         ]
     table = pd.DataFrame(rows, columns=COLUMNS)
-    return table.drop_duplicates(table.columns.difference(["model"])).reset_index(drop=True)
+    same = table.round(9).duplicated(table.columns.difference(["model", "seeds"]))
+    return table[~(same & (table["answers"] == "before"))].reset_index(drop=True)
 
 
 def _standing(seen: Sequence[Comparison], answers: str, seed: int) -> dict[str, object]:

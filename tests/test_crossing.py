@@ -92,7 +92,7 @@ def study(tmp_path):
     """Return a study in which the untrained model is behind its line and the trained one across."""
     after = {"small": moved(0.5), "small+authored": moved(0.05)}
     for label, answers in after.items():
-        for seed in (1, 2):
+        for seed in (1, 2) if label == "small" else (1,):
             run = tmp_path / "german" / label / f"seed-{seed}"
             write_metrics(run, "05_wvs_analysis", {"items": 8.0})
             write_comparison(told(ODD, answers), run / "tables")
