@@ -111,7 +111,7 @@ def count(folder: Path) -> None:
                 "other_preferred": losses, "ties": len(some) - wins - losses,
                 "sign_test_p": binomtest(wins, wins + losses).pvalue if wins + losses else 1.0,
                 "readers_agree": float((first == second).mean()),
-                "kappa": float(cohen_kappa_score(first, second)),
+                "kappa": cohen_kappa_score(first, second) if {*first, *second} - {better} else 1.0,
             }
         )  # fmt: skip
     table = pd.DataFrame(rows)
