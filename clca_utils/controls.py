@@ -137,6 +137,23 @@ def conclusion(table: pd.DataFrame) -> list[str]:
     return told
 
 
+def exam_table(found: pd.DataFrame) -> pd.DataFrame:
+    """Return what each model expected and knew before and after, of texts nobody learnt from.
+
+    Args:
+        found: What `report.study_table` returns.
+
+    Returns:
+        One row per model, with its variant: model; runs, how many; the means over them of every
+        perplexity and share of right answers that `held_out.exam_metrics` names.
+    """
+    measured = found.filter(regex="^(perplexity|questions_right)_").columns
+    sat = found.dropna(subset=measured, how="all") if len(measured) else found.head(0)
+    means = sat.groupby("model")[list(measured)].mean()
+    means.insert(0, "runs", sat.groupby("model").size())
+    return means.reset_index()
+
+
 MOVED = ["model", "learnt", "other", "unit", "seed", "change"]
 """What every culture's adapter changed at every culture: model, with its variant; learnt, the
 adapter's culture, as its folder is called; other, whose conversations or people; unit, one of them;

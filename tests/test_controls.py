@@ -13,6 +13,7 @@ from clca_utils.controls import (
     conclusion,
     control_table,
     diagonal_advantage,
+    exam_table,
     matrix,
     owner_of,
     people_changes,
@@ -152,3 +153,22 @@ def test_every_cultures_conversations_to_every_adapter(study):
     lead = diagonal_advantage(moved).iloc[0]
     assert lead["advantage"] == pytest.approx(0.0)
     assert lead["verdict"] == "not distinguishable"
+
+
+def test_an_exam_is_summed_up_over_the_runs_that_sat_it():
+    found = pd.DataFrame(
+        {
+            "model": ["small", "small", "small+neutral-text", "small+no-prompt"],
+            "seed": [1, 2, 1, 1],
+            "perplexity_text_after": [50.0, 52.0, 40.0, np.nan],
+            "questions_right_after": [0.5, 0.6, 0.4, np.nan],
+            "accuracy_after": 0.3,
+        }
+    )
+    table = exam_table(found)
+    assert table["model"].tolist() == ["small", "small+neutral-text"]
+    assert table["runs"].tolist() == [2, 1]
+    assert table["perplexity_text_after"].tolist() == [51.0, 40.0]
+    assert table["questions_right_after"].tolist() == pytest.approx([0.55, 0.4])
+    assert list(table)[:2] == ["model", "runs"]
+    assert len(exam_table(found[["model", "seed"]])) == 0
