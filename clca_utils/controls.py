@@ -197,9 +197,11 @@ def people_changes(study: Path, runs: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def _square(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of models whose adapters learnt and were tried on at least two cultures."""
-    sizes = table.groupby("model")[["learnt", "other"]].nunique().min(axis=1)
-    return table[table["model"].isin(sizes.index[sizes > 1])].reset_index(drop=True)
+    """Return the rows of models tried on two cultures, each by its own adapter and by another."""
+    table = table.astype({"seed": int, "change": float}).reset_index(drop=True)
+    own = table["learnt"] == table["other"]
+    sides = table.assign(own=own).groupby("model")[["learnt", "other", "own"]].nunique().min(axis=1)
+    return table[table["model"].isin(sides.index[sides > 1])].reset_index(drop=True)
 
 
 def matrix(moved: pd.DataFrame) -> pd.DataFrame:
@@ -232,7 +234,7 @@ def diagonal_advantage(moved: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     for model, some in moved.groupby("model"):
         whose = np.where(some["learnt"] == some["other"], "own", "others")
         cells = some.assign(whose=whose).groupby(["other", "unit", "seed", "whose"])["change"]
-        pairs = cells.mean().unstack("whose").reindex(columns=["own", "others"]).dropna()
+        pairs = cells.mean().unstack("whose").dropna()
         if pairs.empty:  # no culture's own adapter has another beside it yet
             continue
         units, seeds = (pairs.groupby(level=level).mean() for level in (["other", "unit"], "seed"))
