@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from measuring import machine, seconds
-from reading import MODEL, SAMPLING, SEED, acted, casts, introduced, main, quoted
+from reading import MODEL, SAMPLING, SEED, acted, casts, choices, introduced, main, quoted
 from scipy.stats import binomtest, permutation_test
 
 from clca_utils.dialogue import Dialogue
@@ -67,11 +66,7 @@ def write(folder: Path) -> None:
 
 def preferences(folder: Path, pairs: dict[str, Any]) -> dict[str, int]:
     """Return for each pair how many candidates the reader's choice had, or 0 for a tie."""
-    path = folder / "preferred.csv"
-    read = pd.read_csv(path, dtype=str).set_index("pair")["better"]
-    asked = {number for number, pair in pairs.items() if not pair["alike"]}
-    if set(read.index) != asked or not set(read) <= {"a", "b", "tie"}:
-        raise SystemExit(f"{path} must say a, b or tie of each of the {len(asked)} pairs, once.")
+    read = choices(folder / "preferred.csv", pairs)
     return {number: pairs[number]["letters"].get(read.get(number), 0) for number in pairs}
 
 

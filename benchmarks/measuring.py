@@ -8,6 +8,7 @@ from importlib.metadata import version
 from statistics import median
 from typing import Any, ParamSpec, TypeVar
 
+import pandas as pd
 import torch
 
 P = ParamSpec("P")
@@ -45,6 +46,13 @@ def machine(packages: Sequence[str]) -> dict[str, Any]:
         "versions": {"python": platform.python_version()}
         | {package: version(package) for package in packages},
     }
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Write a table as Markdown, numbers to three decimals, what is missing as nothing."""
+    told = table.round(3).astype(object).fillna("").astype(str)
+    rows = [[*told], ["---"] * len(told.columns), *told.to_numpy()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def machine_told(host: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from measuring import machine
 from sklearn.metrics import cohen_kappa_score
 
@@ -173,6 +174,15 @@ def count(folder: Path) -> None:
     lines += ["", f"Agreement of the readers (Cohen's kappa): {agreed[0]:.2f}." if agreed else ""]
     write_text(folder / "counts.md", "\n".join(lines) + "\n")
     print("\n".join(lines))
+
+
+def choices(path: Path, pairs: dict[str, Any]) -> "pd.Series[str]":
+    """Read which of each pair a reader found better: pair to a, b or tie, of all not alike."""
+    read = pd.read_csv(path, dtype=str).set_index("pair")["better"]
+    asked = {number for number, pair in pairs.items() if not pair["alike"]}
+    if set(read.index) != asked or len(read) != len(asked) or not set(read) <= {"a", "b", "tie"}:
+        raise SystemExit(f"{path} must say a, b or tie of each of the {len(asked)} pairs, once.")
+    return read
 
 
 def main(

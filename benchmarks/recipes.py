@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 import pandas as pd
-from measuring import machine, machine_told, seconds
+from measuring import machine, machine_told, markdown, seconds
 
 from clca_utils.authored import load_authored
 from clca_utils.exam import examined
@@ -100,9 +100,7 @@ def main() -> None:
     inputs = {"culture": given.culture, "share": given.share, "seed": SEED, "model": MODEL}
     inputs |= {"conversations": given.conversations}
     write_json(given.out / "recipes.json", inputs | {"machine": host})
-    told = pd.DataFrame(rows).round(3).astype(object).fillna("").astype(str)
-    lines = [" | ".join(row) for row in [[*told], ["---"] * len(told.columns), *told.to_numpy()]]
-    table = "\n".join(f"| {line} |" for line in lines)
+    table = markdown(pd.DataFrame(rows))
     write_text(
         given.out / "recipes.md",
         f"# Training settings, on held-out conversations\n\nNats a token after training on "

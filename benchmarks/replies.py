@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from reading import main
+from measuring import markdown
+from reading import choices, main
 from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score
 
@@ -82,11 +83,7 @@ def write(folder: Path) -> None:
 
 def preferences(folder: Path, reader: int, pairs: dict[str, Any]) -> "pd.Series[str]":
     """Return what a reader preferred of each pair, by what the reply is, or tie."""
-    path = folder / f"preferred-{reader}.csv"
-    read = pd.read_csv(path, dtype=str).set_index("pair")["better"]
-    asked = {number for number, pair in pairs.items() if not pair["alike"]}
-    if set(read.index) != asked or len(read) != len(asked) or not set(read) <= {"a", "b", "tie"}:
-        raise SystemExit(f"{path} must say a, b or tie of each of the {len(asked)} pairs, once.")
+    read = choices(folder / f"preferred-{reader}.csv", pairs)
     told = {
         number: dict(zip("ab", pair["letters"][reader - 1], strict=True)).get(read.get(number))
         for number, pair in pairs.items()
@@ -116,10 +113,8 @@ def count(folder: Path) -> None:
         )  # fmt: skip
     table = pd.DataFrame(rows)
     write_text(folder / "tables" / "replies.csv", table.to_csv(index=False))
-    shown = table.round(3).astype(str)
-    lines = [" | ".join(row) for row in [[*shown], ["---"] * len(shown.columns), *shown.to_numpy()]]
-    write_text(folder / "replies.md", "\n".join(f"| {line} |" for line in lines) + "\n")
-    print(shown.to_string())
+    write_text(folder / "replies.md", f"{markdown(table)}\n")
+    print(markdown(table))
 
 
 if __name__ == "__main__":
