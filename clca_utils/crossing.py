@@ -42,7 +42,8 @@ def alignment(mine: Mapping[str, Floats], people: Mapping[str, Floats], seed: in
         seed: Of the bootstrap.
 
     Returns:
-        With a 95 % bootstrap interval over the items; NaN where one side is even throughout.
+        With a 95 % bootstrap interval over the items, NaN for a single one; NaN throughout where
+        one side is even.
     """
     pairs = [(row - 1 / len(row), people[qid] - 1 / len(row)) for qid, row in mine.items()]
     sums = np.array([(x @ y, x @ x, y @ y) for x, y in pairs]).T
@@ -52,6 +53,8 @@ def alignment(mine: Mapping[str, Floats], people: Mapping[str, Floats], seed: in
 
     if not (sums[1].any() and sums[2].any()):
         return Interval(np.nan, np.nan, np.nan)
+    if len(pairs) == 1:  # nothing to resample
+        return Interval(float(cosine(*sums)), np.nan, np.nan)
     ends = stats.bootstrap(
         tuple(sums), cosine, paired=True, method="percentile", n_resamples=2000,
         rng=np.random.default_rng(seed),
@@ -101,7 +104,11 @@ def standing(study: Path, runs: Sequence[str] = (), seed: int = 0) -> pd.DataFra
 def _standing(seen: Sequence[Comparison], answers: str, seed: int) -> dict[str, object]:
     people, line = seen[0].people, seen[0].references
     mine = [
-        {qid: row for (who, qid), row in share_vectors(one.model_shares).items() if who == answers}
+        {
+            qid: row
+            for (who, qid), row in share_vectors(one.model_shares).items()
+            if who == answers and qid in people  # of other items the people's answers are unknown
+        }
         for one in seen
     ]
     mean = {qid: np.mean([shares[qid] for shares in mine], axis=0) for qid in mine[0]}

@@ -56,9 +56,14 @@ ODD = {qid: row[::-1] for qid, row in PEOPLE.items()}
 """Answers with nothing of the people's in them."""
 
 
-def told(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> Comparison:
-    """Return the tables of a run with such answers; 60 % of them on what stands first."""
-    who = {"before": before, "after": after, "people": PEOPLE}
+def told(
+    before: dict[str, np.ndarray], after: dict[str, np.ndarray], known: int = len(PEOPLE)
+) -> Comparison:
+    """Return the tables of a run with such answers; 60 % of them on what stands first.
+
+    Of the people's own, only those to the first items are known.
+    """
+    who = {"before": before, "after": after, "people": dict(list(PEOPLE.items())[:known])}
     shares = [
         (variant, qid, option, share)
         for variant, rows in who.items()
@@ -69,8 +74,12 @@ def told(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> Compari
         (variant, qid, "work", "calibrated", float(js_distance(row, PEOPLE[qid])))
         for variant in ("before", "after")
         for qid, row in who[variant].items()
+        if qid in who["people"]
     ]
-    lines = [("uniform", qid, float(js_distance(moved(0)[qid], PEOPLE[qid]))) for qid in PEOPLE]
+    lines = [
+        ("uniform", qid, float(js_distance(moved(0)[qid], row)))
+        for qid, row in who["people"].items()
+    ]
     places = [
         (variant, 3, place, share)
         for variant in ("before", "after")
@@ -118,6 +127,20 @@ def test_a_study_is_told_who_is_across_and_what_keeps_the_others_behind(study):
         [0.5 * np.mean(people), 0.05 * np.mean(people)]
     )
     assert (table["difference"] - (table["distance"] - table["uniform"])).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("known", [1, 2])
+def test_items_of_which_the_people_say_nothing_do_not_count(tmp_path, known):
+    run = tmp_path / "german" / "small" / "seed-1"
+    write_metrics(run, "05_wvs_analysis", {"items": 8.0})
+    write_comparison(told(ODD, moved(0.5), known), run / "tables")
+    after = standing(tmp_path).set_index("answers").loc["after"]
+    assert after["alignment"] == pytest.approx(1)
+    assert np.isnan(after["alignment_low"]) == (known == 1)  # one item has nothing to resample
+    asked = list(PEOPLE.items())[:known]
+    assert after["uniform"] == pytest.approx(
+        np.mean([js_distance(moved(0)[qid], row) for qid, row in asked])
+    )
 
 
 def test_the_sentence_names_those_across_and_counts_those_without_aim():
