@@ -37,7 +37,8 @@ reference: study
 	rm -rf results/reference/$(STUDY)
 	mkdir -p results/reference
 	cp -r results/$(STUDY) results/reference/$(STUDY)
-	find results/reference/$(STUDY) \( -name '*.safetensors' -o -name .lock \) -delete
+	find results/reference/$(STUDY) \( -name '*.safetensors' -o -path '*/.locks/*' \) -delete
+	find results/reference/$(STUDY) -name .locks -delete
 
 # Speed against the usual ways (benchmarks/README.md): told, not tested.
 bench: setup

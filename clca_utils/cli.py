@@ -57,15 +57,39 @@ def plainly() -> Iterator[None]:
 
 
 @app.command()
-def run(params: Params, results: Results = runner.RESULTS) -> None:
+def run(
+    params: Params,
+    results: Results = runner.RESULTS,
+    only: Annotated[
+        str, typer.Option(help="One step alone, as in german/smollm2-135m/seed-1/04_fine_tuning.")
+    ] = "",
+) -> None:
     """Run a study; what is finished and unchanged is skipped."""
     with plainly():
-        runner.run(params, results)
+        runner.run(params, results, only=only)
+
+
+@app.command(context_settings={"allow_extra_args": True})
+def grid(
+    context: typer.Context,
+    params: Params,
+    results: Results = runner.RESULTS,
+    profile: Annotated[
+        str, typer.Option(help="Where it runs: default, slurm, kubernetes, or a folder of yours.")
+    ] = "default",
+) -> None:
+    """Run a study's grid on Snakemake; behind --, arguments of its own, such as --dry-run."""
+    from clca_utils import grid as snakemake  # noqa: PLC0415
+
+    with plainly():
+        raise typer.Exit(snakemake.run(params, results, profile, context.args))
 
 
 @app.command()
 def check(params: Params, results: Results = runner.RESULTS) -> None:
-    """Check a study's parameters and print what a run would do."""
+    """Check a study's parameters and print what a run would do, and how long it may take."""
+    from clca_utils import grid as snakemake  # noqa: PLC0415
+
     with plainly():
         study, steps = runner.prepared(params, results)
         forecast = list(runner.forecast(steps))
@@ -75,15 +99,46 @@ def check(params: Params, results: Results = runner.RESULTS) -> None:
         for folder, rows in groupby(forecast, key=lambda row: row[0].folder):
             states = (f"{step.stage.number} {'skip' if skip else 'run'}" for step, skip in rows)
             typer.echo(f"  {shown(folder)}: {', '.join(states)}")
+        times = snakemake.expected(steps, results.absolute() / study.name)
+        typer.echo(snakemake.outlook(forecast, times))
 
 
 @app.command()
-def status(results: Results = runner.RESULTS) -> None:
-    """Show how far each run folder came."""
+def status(
+    params: Annotated[str, typer.Argument(help="A study, to see its grid; empty: all.")] = "",
+    results: Results = runner.RESULTS,
+) -> None:
+    """Show how far a study's grid is, or how far each run folder of all studies came."""
     from rich.console import Console  # noqa: PLC0415 (as the others: only where it is needed)
 
+    from clca_utils import progress  # noqa: PLC0415
+    from clca_utils.grid import expected  # noqa: PLC0415
+
     with plainly():
-        Console().print(runner.status(results.absolute()))
+        if params:
+            study, steps = runner.prepared(params, results)
+            times = expected(steps, results.absolute() / study.name)
+            Console().print(progress.of_study(steps, times), markup=False, highlight=False)
+        else:
+            Console().print(progress.of_all(results.absolute()))
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="A run's folder.")],
+    second: Annotated[Path, typer.Argument(help="Another's.")],
+) -> None:
+    """Show in which parameters and metrics two runs differ."""
+    from clca_utils import differences  # noqa: PLC0415
+
+    with plainly():
+        folders = first.absolute(), second.absolute()
+        changed = differences.parameter_differences(*folders)
+        measured = differences.metric_differences(*folders)
+        for table, what in ((changed, "parameter"), (measured, "metric")):
+            typer.echo(f"{len(table)} {what}s differ" + (":" if len(table) else "."))
+            if len(table):
+                _show(table)
 
 
 @model.command()

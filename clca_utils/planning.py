@@ -90,10 +90,21 @@ class Step:
 
     stage: Stage
     study: str
+    home: Path
     folder: Path
     reads: list[Path]
     parameters: dict[str, Any]
     origin: list[Path | str]
+
+    @property
+    def run(self) -> str:
+        """Its folder below the study's, such as german/smollm2-135m/seed-1; empty: the study's."""
+        return "" if self.folder == self.home else self.folder.relative_to(self.home).as_posix()
+
+    @property
+    def name(self) -> str:
+        """Its run and stage, such as german/smollm2-135m/seed-1/04_fine_tuning."""
+        return f"{self.run}/{self.stage.name}".lstrip("/")
 
     @property
     def copy(self) -> Path:
@@ -184,22 +195,23 @@ def plan(study: Study, results: Path) -> list[Step]:
     asked: dict[str, Path] = {}
     values = cache(partial(parameters, study))
     for run in runs_of(study, home):
-        for step in steps_of(study.name, run, values, asked):
+        for step in steps_of(study.name, home, run, values, asked):
             steps.setdefault(step.copy, step)
     folders = sorted({step.folder for step in steps.values()})
     runs = [folder.relative_to(home).as_posix() for folder in folders]
     given = {"study_dir": shown(home), "runs": runs} | values(REPORT.section, "")
     reads = [folder / name for folder in folders for name in REPORT.reads]
-    return [*steps.values(), Step(REPORT, study.name, home, reads, given, [])]
+    return [*steps.values(), Step(REPORT, study.name, home, home, reads, given, [])]
 
 
 def steps_of(
-    study: str, run: Run, values: Callable[..., dict[str, Any]], asked: dict[str, Path]
+    study: str, home: Path, run: Run, values: Callable[..., dict[str, Any]], asked: dict[str, Path]
 ) -> Iterator[Step]:
     """Yield the steps of a run.
 
     Args:
         study: The study's name.
+        home: Its folder.
         run: The run.
         values: What `params.parameters` is, for the study.
         asked: The folders of the steps so far that ask an untrained model, by what they ask; those
@@ -231,4 +243,4 @@ def steps_of(
             origin += model_origin(given[name]) if given.get(name) else []
         paths = {name: shown(place) for name, place in places.items()}
         found = [place / name for name, place in reads.items()]
-        yield Step(stage, study, folder, found, paths | given, origin)
+        yield Step(stage, study, home, folder, found, paths | given, origin)

@@ -6,7 +6,7 @@ run folder's manifest records the key with the hashes of what the step wrote.
 
 import ast
 import contextlib
-import json
+import difflib
 import logging
 import os
 import platform
@@ -25,7 +25,6 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 from rich import progress
 from rich.console import Console
-from rich.table import Column, Table
 
 from clca_utils import files
 from clca_utils.culture import culture_file
@@ -180,22 +179,30 @@ def installed(package: str) -> str | None:
         return None
 
 
-def write_manifest(step: Step, stages: dict[str, Record]) -> None:
-    """Write the manifest of a step's folder, with the code and packages as they are now."""
-    pins = ROOT / "requirements.txt"
+def write_manifest(step: Step, record: Record | None) -> None:
+    """Record a step in its folder's manifest, or take its record out.
+
+    The code and packages are told as they are now. Other steps of the folder may do the same at the
+    same time, in other processes.
+    """
+    name, pins = step.stage.name, ROOT / "requirements.txt"
     text = pins.read_text(encoding="utf-8") if pins.is_file() else ""
     commit = git("rev-parse", "HEAD")
-    manifest = {
-        "study": step.study,
-        **{name: step.parameters.get(name) for name in ("culture", "model", "seed")},
-        "commit": commit,
-        "dirty": commit and bool(git("status", "--porcelain", "clca_utils", "notebooks", "params")),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": {name: installed(name) for name in re.findall(r"(?m)^([\w.-]+).*==", text)},
-        "stages": {name: stages[name].model_dump(mode="json") for name in sorted(stages)},
-    }
-    files.write_json(step.folder / "manifest.json", manifest)
+    with FileLock(step.folder / ".locks" / "manifest"):
+        stages = {other: one for other, one in records(step.folder).items() if other != name}
+        stages |= {name: record} if record else {}
+        manifest = {
+            "study": step.study,
+            **{name: step.parameters.get(name) for name in ("culture", "model", "seed")},
+            "commit": commit,
+            "dirty": commit
+            and bool(git("status", "--porcelain", "clca_utils", "notebooks", "params")),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "packages": {name: installed(name) for name in re.findall(r"(?m)^([\w.-]+).*==", text)},
+            "stages": {name: stages[name].model_dump(mode="json") for name in sorted(stages)},
+        }
+        files.write_json(step.folder / "manifest.json", manifest)
 
 
 def last_count(text: str) -> tuple[str, int, int] | None:
@@ -293,13 +300,22 @@ def execute(step: Step, show: Show) -> None:
 
 
 def run_step(step: Step, show: Show) -> float:
-    """Run a step and record it, once it has succeeded, in the manifest; return its seconds."""
+    """Run a step and record it, once it has succeeded, in the manifest; return its seconds.
+
+    Raises:
+        StudyError: The notebook failed, or another run wrote what it reads at the same time.
+    """
     key = key_of(step)
-    stages = {name: one for name, one in records(step.folder).items() if name != step.stage.name}
-    write_manifest(step, stages)
+    write_manifest(step, None)
     inputs = {shown(path): digest(path) for path in step.inputs()}
     began, began_at = time.monotonic(), time.time_ns()
     execute(step, show)
+    for path in step.inputs():
+        if digest(path) != inputs.get(shown(path)):
+            raise StudyError(
+                f"{shown(path)} was written while {shown(step.copy)} read it: another run of the "
+                "study is under way; run this one again when that has ended."
+            )
     figures = (step.folder / "figures").glob("*") if step.stage is not REPORT else ()
     drawn = [path for path in figures if path.stat().st_mtime_ns >= began_at]
     written = sorted([*step.outputs(), *drawn])
@@ -313,22 +329,40 @@ def run_step(step: Step, show: Show) -> float:
         seconds=round(time.monotonic() - began, 1),
         finished=datetime.now(UTC),
     )
-    write_manifest(step, stages | {step.stage.name: record})
+    write_manifest(step, record)
     return record.seconds
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold a study's folder; a second runner is refused, a dead one holds nothing."""
-    folder.mkdir(parents=True, exist_ok=True)
+def alone(step: Step, wait: bool = False) -> Iterator[None]:
+    """Hold a step; a second runner of it waits or is refused, a dead one holds nothing."""
+    lock = lock_of(step.folder, step.stage)
+    lock.parent.mkdir(parents=True, exist_ok=True)
     try:
-        held = FileLock(folder / ".lock", timeout=0).acquire()
+        held = FileLock(lock, timeout=-1 if wait else 0).acquire()
     except Timeout:
         raise StudyError(
-            f"{shown(folder)} is being written by another run: wait until that ends, or stop it."
+            f"{shown(step.copy)} is being written by another run: wait until that ends, or stop it."
         ) from None
     with held:
         yield
+
+
+def lock_of(folder: Path, stage: Stage) -> Path:
+    """Return the file that is locked while a folder's step runs; the file itself stays."""
+    return folder / ".locks" / stage.name
+
+
+def running(folder: Path, stage: Stage) -> bool:
+    """Say whether a folder's step is being run, by whichever process on whichever machine."""
+    lock = lock_of(folder, stage)
+    if not lock.is_file():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def prepared(name: str | Path, results: Path) -> tuple[Study, list[Step]]:
@@ -340,14 +374,25 @@ def prepared(name: str | Path, results: Path) -> tuple[Study, list[Step]]:
     return study, plan(study, results)
 
 
-def run(name: str | Path, results: Path = RESULTS, console: Console | None = None) -> None:
+def run(
+    name: str | Path,
+    results: Path = RESULTS,
+    console: Console | None = None,
+    only: str = "",
+) -> None:
     """Run a study, given by its path or bare name, skipping the steps that are finished.
 
     On a terminal two bars show the steps and the items of the running notebook; elsewhere each
     step's start and end is a line.
 
+    Args:
+        name: The study.
+        results: Where run folders are.
+        console: Where to print.
+        only: One step that shall be run alone, by its name; by default all are.
+
     Raises:
-        StudyError: The study does not fit, another run holds it, or a notebook failed.
+        StudyError: The study does not fit, another run is at the same step, or a notebook failed.
     """
     study, steps = prepared(name, results)
     console = console or Console()
@@ -362,21 +407,36 @@ def run(name: str | Path, results: Path = RESULTS, console: Console | None = Non
         disable=not console.is_terminal,
         speed_estimate_period=7 * 86400,  # seconds: a stage may take days
     )
-    with alone(results.absolute() / study.name), bars:
-        whole = bars.add_task("", total=len(steps))
-        for number, step in enumerate(steps, start=1):
+    with bars:
+        whole = bars.add_task("", total=1 if only else len(steps))
+        for number, step in chosen(study, steps, only):
             label = f"[{number}/{len(steps)}] {shown(step.copy.with_suffix(''))}"
             bars.update(whole, description=f"stage {number} of {len(steps)}")
-            if finished(step):
-                say(f"{label}: skipped, nothing changed")
-            else:
-                if not console.is_terminal:
-                    say(f"{label}: started")
-                items = bars.add_task(step.stage.name, total=None)
-                seconds = run_step(step, partial(bars.update, items))
-                bars.remove_task(items)
-                say(f"{label}: done in {seconds:.0f} s")
+            # a grid that was killed may have left the step running somewhere: its work counts
+            with alone(step, wait=bool(only)):
+                if finished(step):
+                    say(f"{label}: skipped, nothing changed")
+                else:
+                    if not console.is_terminal:
+                        say(f"{label}: started")
+                    items = bars.add_task(step.stage.name, total=None)
+                    seconds = run_step(step, partial(bars.update, items))
+                    bars.remove_task(items)
+                    say(f"{label}: done in {seconds:.0f} s")
             bars.advance(whole)
+
+
+def chosen(study: Study, steps: list[Step], only: str) -> list[tuple[int, Step]]:
+    """Return the steps to run, each with its number; one alone if it is named.
+
+    Raises:
+        StudyError: The study has no step of that name.
+    """
+    found = [(number, step) for number, step in enumerate(steps, 1) if only in ("", step.name)]
+    if not found:
+        near = difflib.get_close_matches(only, [step.name for step in steps], n=1, cutoff=0)
+        raise StudyError(f"{study.name} has no step '{only}': did you mean '{near[0]}'?")
+    return found
 
 
 def forecast(steps: list[Step]) -> Iterator[tuple[Step, bool]]:
@@ -387,36 +447,3 @@ def forecast(steps: list[Step]) -> Iterator[tuple[Step, bool]]:
         if not skip:
             stale.add(step.folder)
         yield step, skip
-
-
-def state(folder: Path, stage: Stage) -> str:
-    """Say how far a stage came in a folder, from its manifest and its executed notebook."""
-    record = records(folder).get(stage.name)
-    if record and all((folder / name).exists() for name in record.outputs):
-        return "done"
-    copy = folder / stage.notebook.name
-    if record or not copy.is_file():
-        return "missing"
-    try:
-        failed = json.loads(copy.read_text(encoding="utf-8"))["metadata"]["papermill"]["exception"]
-    except (ValueError, KeyError):  # a kill cut the copy short
-        failed = False
-    return "failed" if failed else "unfinished"
-
-
-def status(results: Path = RESULTS) -> Table:
-    """Return a table of all folders with runs, and how far each stage came in them."""
-    table = Table(
-        Column("folder", overflow="fold", min_width=28),
-        *(stage.number for stage in STAGES),
-        title=shown(results),
-    )
-    table.caption = (
-        "what a run shares with another (a simulator, a variant) is in that one's folder"
-    )
-    runs = list(results.glob("*/*/*/seed-*"))
-    for folder in sorted({*runs, *(run.parents[2] for run in runs)}):
-        expected = STAGES[:-1] if folder in runs else STAGES[-1:]
-        cells = [state(folder, stage) if stage in expected else "" for stage in STAGES]
-        table.add_row(str(folder.relative_to(results)), *cells)
-    return table

@@ -70,14 +70,17 @@ def test_a_slip_is_a_sentence_on_stderr(home, command):
 
 def test_run_runs_in_the_folder_asked_for(home, monkeypatch):
     asked = []
-    monkeypatch.setattr(runner, "run", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(runner, "run", lambda *given, only: asked.append((*given, only)))
     assert ask("run", "tiny", "--results", home / "elsewhere").exit_code == 0
-    assert ask("run", "tiny").exit_code == 0
-    assert asked == [("tiny", home / "elsewhere"), ("tiny", ROOT / "results")]
+    assert ask("run", "tiny", "--only", "german/small/seed-1/04_fine_tuning").exit_code == 0
+    assert asked == [
+        ("tiny", home / "elsewhere", ""),
+        ("tiny", ROOT / "results", "german/small/seed-1/04_fine_tuning"),
+    ]
 
 
 def test_an_interrupted_run_says_how_to_go_on(home, monkeypatch):
-    def interrupted(*_):
+    def interrupted(*_, only):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runner, "run", interrupted)

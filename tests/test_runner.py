@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from tqdm import tqdm
 
-from clca_utils import culture, params, planning, runner
+from clca_utils import culture, params, planning, progress, runner
 from clca_utils.files import ROOT, StudyError, read_json
 from clca_utils.runner import STAGES, heard, last_count, plan
 
@@ -529,11 +530,51 @@ def test_nothing_is_written_when_something_does_not_fit(home, at_once):
     assert not (home / "results").exists()
 
 
-def test_a_second_runner_is_refused(home, at_once):
-    refused = pytest.raises(StudyError, match="is being written by another run")
-    with runner.alone(home / "results" / "tiny"), refused:
+def test_a_second_runner_of_a_step_is_refused(home, at_once):
+    steps = plan(params.load_study(home / "tiny.yaml"), home / "results")
+    assert not runner.running(steps[3].folder, steps[3].stage)
+    refused = pytest.raises(StudyError, match=r"04_fine_tuning\.ipynb is being written by another")
+    with runner.alone(steps[3]), refused:
+        assert runner.running(steps[3].folder, steps[3].stage)
         run(home)
-    assert ran(run(home)) == ALL
+    assert not runner.running(steps[3].folder, steps[3].stage)
+    assert ran(run(home)) == ALL[3:]
+
+
+def test_one_step_may_be_run_alone(home, at_once):
+    console = Console(file=io.StringIO(), width=200)
+    only = f"{RUN}/01_scenario_adaptation"
+    runner.run(home / "tiny.yaml", home / "results", console, only)
+    runner.run(home / "tiny.yaml", home / "results", console, only)
+    assert console.file.getvalue().count("[1/7]") == 3  # started, done, skipped
+    assert ran(run(home)) == ALL[1:]
+    with pytest.raises(StudyError, match=r"tiny has no step '1': did you mean '.*'\?"):
+        runner.run(home / "tiny.yaml", home / "results", console, "1")
+
+
+def test_steps_of_a_run_that_end_together_are_both_recorded(home, at_once):
+    steps = plan(params.load_study(home / "tiny.yaml"), home / "results")
+    run(home)
+    for one in (steps[4], steps[5]):  # 04b and 05 depend on 04 alone
+        runner.write_manifest(one, None)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda one: runner.run_step(one, print), (steps[4], steps[5])))
+    assert set(runner.records(steps[4].folder)) == {stage.name for stage in STAGES[:-1]}
+
+
+def test_what_changed_while_it_was_read_is_not_recorded(home, at_once, monkeypatch):
+    steps = plan(params.load_study(home / "tiny.yaml"), home / "results")
+    run(home)
+    write = runner.execute
+
+    def meanwhile(step, show):
+        (step.folder / "scenarios.jsonl").write_text("another run's")
+        write(step, show)
+
+    monkeypatch.setattr(runner, "execute", meanwhile)
+    with pytest.raises(StudyError, match=r"scenarios\.jsonl was written while .*02_dialogue"):
+        runner.run_step(steps[1], print)
+    assert steps[1].stage.name not in runner.records(steps[1].folder)
 
 
 def test_a_forecast_says_what_a_run_would_do(home, at_once):
@@ -720,7 +761,7 @@ def test_braces_in_a_path_do_no_harm(home, monkeypatch):
     write_notebook(home / "n.ipynb", "run_dir = ''", "x = 1")
     stage = runner.Stage("n", (), ())
     monkeypatch.setattr(planning, "NOTEBOOKS", home)
-    step = runner.Step(stage, "s", folder, folder, {"run_dir": str(folder)}, [])
+    step = runner.Step(stage, "s", folder, folder, [], {"run_dir": str(folder)}, [])
     with pytest.raises(StudyError, match="ended without writing"):
         runner.execute(step, lambda **count: None)
     assert step.copy.is_file()
@@ -748,7 +789,7 @@ def test_this_environments_kernel_is_used_even_if_the_home_folder_has_one(home):
 SCRIPT = """
 import sys
 from pathlib import Path
-from clca_utils import culture, params, planning, runner
+from clca_utils import culture, params, planning, progress, runner
 home = Path(sys.argv[1])
 culture.FOLDER, params.MODELS = home / "cultures", home / "models"
 params.load_culture = lambda name: None
@@ -825,9 +866,8 @@ def test_a_killed_runner_leaves_no_kernel_that_goes_on_writing(home, sign):
     assert beat.read_text() == last
     folder = home / "results/tiny" / RUN
     assert read_json(folder / "manifest.json")["stages"] == {}
-    assert runner.state(folder, STAGES[0]) == "unfinished"
-    with runner.alone(home / "results/tiny"):
-        pass  # the lock went with the process
+    assert progress.state(folder, STAGES[0]) == "unfinished"
+    assert not runner.running(folder, STAGES[0])  # the lock went with the process
 
 
 def test_status_tells_each_folder_and_stage(home, at_once):
@@ -835,7 +875,7 @@ def test_status_tells_each_folder_and_stage(home, at_once):
     run(home)
     (home / "results/tiny" / RUN / "answers.parquet").unlink()
     console = Console(file=io.StringIO(), width=120)
-    console.print(runner.status(home / "results"))
+    console.print(progress.of_all(home / "results"))
     rows = {cells[1].strip(): [cell.strip() for cell in cells[2:9]]
             for cells in (line.split("│") for line in console.file.getvalue().splitlines())
             if len(cells) > 8}  # fmt: skip
@@ -845,4 +885,4 @@ def test_status_tells_each_folder_and_stage(home, at_once):
 
 
 def test_status_of_no_results_is_an_empty_table(tmp_path):
-    assert runner.status(tmp_path / "none").row_count == 0
+    assert progress.of_all(tmp_path / "none").row_count == 0

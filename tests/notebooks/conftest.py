@@ -11,7 +11,6 @@ import pytest
 from clca_utils import runner
 from clca_utils.files import ROOT
 
-TIMED = ("manifest.json", ".lock")
 RUN = Path("smoke/german/smollm2-135m/seed-1")
 
 
@@ -34,12 +33,13 @@ def smoke(results: Path) -> Path:
 def artefacts(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every artefact below a folder.
 
-    Executed notebooks and manifests are left out: they hold times.
+    Executed notebooks and manifests are left out, which hold times, and locks and logs.
     """
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
         and path.suffix != ".ipynb"
-        and path.name not in ("manifest.json", ".lock")
+        and path.name != "manifest.json"
+        and path.parent.name not in (".locks", ".logs")
     }

@@ -1,0 +1,198 @@
+"""A study's grid as jobs of Snakemake: what each needs, writes, and asks of the machine.
+
+A job is `python -m clca_utils run STUDY --only STEP`: the same notebook, run in the same way as by
+`make study`, and skipped likewise where nothing changed. `workflow/Snakefile` makes the rules of
+these functions; Snakemake runs them where the profile says.
+"""
+
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from clca_utils import estimates, runner
+from clca_utils.files import ROOT, StudyError, shown
+from clca_utils.params import read_model
+from clca_utils.planning import REPORT, Stage, Step
+from clca_utils.progress import LOGS
+
+WORKFLOW = ROOT / "workflow"
+PROFILES = WORKFLOW / "profiles"
+REFERENCE = ROOT / "results" / "reference"
+DIRECTORIES = ("adapter", "tables", "figures")
+"""Artefacts that are folders."""
+
+LOAD_GB = 4
+"""What Python, its packages and a notebook's tables take beside the weights."""
+
+UNKNOWN_BILLIONS = 8.0
+"""The size taken of a model whose name tells none."""
+
+COMMON_MINUTES = 240
+"""The time asked for where no such step has finished yet."""
+
+
+def by_name(steps: Iterable[Step]) -> dict[str, Step]:
+    """Return a study's steps by their names."""
+    return {step.name: step for step in steps}
+
+
+def artefacts(stage: Stage) -> list[str]:
+    """Return what a stage writes below its folder, as far as other steps may wait for it."""
+    return [*stage.writes, *([] if stage is REPORT else [f"metrics/{stage.name}.json"])]
+
+
+def pattern(home: Path, stage: Stage, name: str) -> str:
+    """Return the path of an artefact for every run of a study, as Snakemake writes it."""
+    return shown(home / name if stage is REPORT else home / "{run}" / name)
+
+
+def log_of(home: Path, stage: Stage) -> str:
+    """Return where what a stage's job prints is kept, for every run, as Snakemake writes it."""
+    return pattern(home, stage, f"{LOGS}/{stage.name}.txt")
+
+
+def needs(steps: Sequence[Step]) -> dict[str, list[str]]:
+    """Say which files of other steps each step of a study has to wait for.
+
+    Returns:
+        Paths by the step's name.
+    """
+    written = {path: step.name for step in steps for path in step.outputs()}
+    inside: dict[Path, list[Path]] = {}
+    for path in written:
+        inside.setdefault(path.parent, []).append(path)
+    found = {}
+    for step in steps:
+        read = [one for path in step.reads for one in (path, *inside.get(path, []))]
+        others = [path for path in read if written.get(path, step.name) != step.name]
+        found[step.name] = [shown(path) for path in dict.fromkeys(others)]
+    return found
+
+
+def billions(model: str) -> float:
+    """Return how many billion parameters a model has, by what its name says (7b, 0.5B, 135M)."""
+    one = read_model(model)
+    told = re.findall(r"(?i)(?<![\d.])(\d+(?:\.\d+)?)(b|m)(?![a-z])", f"{one.name} {one.source}")
+    if not told:
+        return UNKNOWN_BILLIONS
+    number, unit = told[0]
+    return float(number) / (1 if unit.lower() == "b" else 1000)
+
+
+def loaded(step: Step) -> list[str]:
+    """Return the models whose weights a step loads; one that is served elsewhere is not."""
+    if step.stage is REPORT or step.parameters.get("rewriter", "chat") != "chat":
+        return []
+    names = [step.parameters.get(name, "") for name in ("model", "partner", "judge")]
+    return [name for name in dict.fromkeys(names) if name and not read_model(name).server]
+
+
+def resources(step: Step, gpu_gb: float, seconds: float | None) -> dict[str, int]:
+    """Say what a step asks of the machine it runs on.
+
+    Weights are in bf16, 2 bytes each, and what is computed with them takes half as much again; they
+    pass through the host's memory on their way. A profile may say it better, stage by stage
+    (`set-resources`).
+
+    Args:
+        step: The step.
+        gpu_gb: The memory of one GPU in gigabytes; 0 where there is none.
+        seconds: How long it may take, if that is known.
+
+    Returns:
+        gpu: how many; mem_mb: of the host; runtime: minutes, three times what is expected.
+    """
+    weights = 2 * sum(billions(name) for name in loaded(step))
+    memory = LOAD_GB + (weights if gpu_gb else 2 * 1.5 * weights)  # without a GPU in fp32
+    gpus = math.ceil(1.5 * weights / gpu_gb) if gpu_gb else 0
+    minutes = COMMON_MINUTES if seconds is None else 10 + math.ceil(3 * seconds / 60)
+    return {"gpu": gpus, "mem_mb": math.ceil(1000 * memory), "runtime": minutes}
+
+
+def expected(steps: Sequence[Step], home: Path) -> dict[str, float]:
+    """Return the seconds that steps will take, by their names, as far as anything is known.
+
+    It goes by what finished beside this study, else by what finished of the shipped ones, which ran
+    on two cores.
+    """
+    beside = sorted(path for path in home.parent.glob("*/") if path != REFERENCE)
+    here = estimates.finished_steps(beside)
+    shipped = estimates.finished_steps(sorted(REFERENCE.glob("*/")))
+    return estimates.estimate(steps, shipped) | estimates.estimate(steps, here)
+
+
+def command(
+    study: str, results: Path, stale: Iterable[Step], profile: str, extra: Sequence[str] = ()
+) -> list[str]:
+    """Return the call of Snakemake that runs a study.
+
+    Snakemake itself only sees which files are missing. What is there but no longer right (another
+    parameter, another prompt, a damaged file) is forced.
+
+    Raises:
+        StudyError: There is no such profile.
+    """
+    folder = PROFILES / profile if (PROFILES / profile).is_dir() else Path(profile)
+    if not (folder / "config.yaml").is_file():
+        known = ", ".join(sorted(path.name for path in PROFILES.iterdir()))
+        raise StudyError(
+            f"--profile: there is no {shown(folder / 'config.yaml')}; shipped are {known}."
+        )
+    forced = [shown(step.outputs()[-1]) for step in stale if step.outputs()[-1].exists()]
+    return [
+        *(sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile")),
+        *("--directory", str(ROOT), "--profile", str(folder.absolute()), "--nolock"),
+        *(["--forcerun", *forced] if forced else []),
+        *("--config", f"study={study}", f"results={results.absolute()}"),
+        *extra,
+    ]
+
+
+def run(name: str, results: Path, profile: str, extra: Sequence[str] = ()) -> int:
+    """Run a study on Snakemake; only what is missing or no longer right is run.
+
+    Args:
+        name: The study, by its path or bare name.
+        results: Where run folders are.
+        profile: A folder of `workflow/profiles`, or a path of such a folder.
+        extra: More arguments of Snakemake, such as --dry-run.
+
+    Returns:
+        Snakemake's exit code.
+
+    Raises:
+        StudyError: The study does not fit, or another grid holds its folder.
+    """
+    study, steps = runner.prepared(name, results)
+    home = results.absolute() / study.name
+    stale = [step for step, skip in runner.forecast(steps) if not skip]
+    call = command(name, results, stale, profile, extra)
+    if {"-n", "--dry-run", "--dryrun"} & {*extra}:
+        return subprocess.run(call, check=False).returncode
+    lock = home / ".locks" / "grid"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(lock, timeout=0):
+            return subprocess.run(call, check=False).returncode
+    except Timeout:
+        raise StudyError(
+            f"{shown(home)} is held by another grid: wait until that ends, or stop it."
+        ) from None
+
+
+def outlook(forecast: Iterable[tuple[Step, bool]], times: Mapping[str, float]) -> str:
+    """Say in a sentence how long the steps that are left will take, one after the other."""
+    left = [step for step, skip in forecast if not skip]
+    known = [times[step.name] for step in left if step.name in times]
+    if not left:
+        return "Nothing is left to run."
+    if not known:
+        return f"{len(left)} steps are left; no such step has finished yet, so none can be timed."
+    told = f"{len(left)} steps are left: {estimates.in_words(sum(known))} one after the other"
+    rest = len(left) - len(known)
+    return told + (f", and {rest} of which none has finished yet." if rest else ".")

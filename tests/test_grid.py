@@ -1,0 +1,319 @@
+"""The grid on Snakemake: jobs that depend, are shared, killed, resumed, and sent to a cluster.
+
+The notebooks are stand-ins that take no time, in a copy of the repository; Snakemake, the runner,
+Papermill and its kernels are real.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+import yaml
+
+from clca_utils import grid, params
+from clca_utils.files import ROOT, StudyError
+from clca_utils.planning import STAGES, plan
+
+STUDY = {
+    "study": "tiny",
+    "cultures": ["german", "japanese"],
+    "models": ["smollm2-135m"],
+    "variants": ["clca", "persona-prompt"],
+    "seeds": [1, 2],
+}
+STEPS = 4 * 5 + 8 + 1  # 01 to 04b of four runs, 05 of eight, 06 of the study
+WORK = """
+import hashlib, json, os, time
+from pathlib import Path
+given = {name: value for name, value in globals().items() if name in NAMES}
+home = Path(given.get("run_dir") or given["study_dir"])
+with Path("executions.txt").open("a") as log:
+    log.write(f"{home.as_posix().partition('tiny')[2]} {STAGE}\\n")
+time.sleep(float(os.environ.get("NAP", 0)))
+if os.environ.get("SPOILT") == f"{home.parts[-3]}/{STAGE}":
+    raise ValueError("spoilt <on purpose>")
+read = sorted(path for path in map(Path, READS(given)) if path.is_file())
+told = hashlib.sha256(b"".join(path.read_bytes() for path in read)).hexdigest()
+for name in WRITES:
+    path = home / name if Path(name).suffix else home / name / "file.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([told, given.get("seed"), given.get("culture")]))
+"""
+PLACES = ("run_dir", "study_dir", "data_dir", "adapter_dir", "before_dir")
+
+
+def write_notebook(path: Path, stage) -> None:
+    """Write a notebook in the place of a stage's: it reads and writes the same files."""
+    defaults = "\n".join(f"{name} = ''" for name in (*PLACES, "seed", "culture"))
+    where = "given.get('data_dir') or given.get('adapter_dir') or given.get('run_dir') or ''"
+    reads = f"lambda given: [f'{{{where}}}/{{name}}' for name in {list(stage.reads)}]"
+    work = (
+        WORK.replace("NAMES", repr((*PLACES, "seed", "culture")))
+        .replace("STAGE", repr(stage.name))
+        .replace("READS", f"({reads})")
+        .replace("WRITES", repr(grid.artefacts(stage)))
+    )
+    cells = [
+        nbformat.v4.new_code_cell(source, id=f"{i}") for i, source in enumerate([defaults, work])
+    ]
+    cells[0].metadata["tags"] = ["parameters"]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata["kernelspec"] = {
+        "name": "python3", "display_name": "Python 3", "language": "python"
+    }  # fmt: skip
+    nbformat.write(notebook, path)
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """Return a copy of the repository with such notebooks and a study of 2 x 2 x 2 runs."""
+    home = tmp_path / "copy"
+    heavy = shutil.ignore_patterns("__pycache__", "warmup")
+    shutil.copytree(ROOT / "clca_utils", home / "clca_utils", ignore=heavy)
+    for name in ("params", "workflow"):
+        shutil.copytree(ROOT / name, home / name)
+    model = {"name": "smollm2-135m", "source": "embedded"}
+    (home / "params/models/smollm2-135m.yaml").write_text(yaml.safe_dump(model))
+    (home / "params/tiny.yaml").write_text(yaml.safe_dump(STUDY))
+    (home / "notebooks").mkdir()
+    for stage in STAGES:
+        write_notebook(home / "notebooks" / f"{stage.name}.ipynb", stage)
+    return home
+
+
+def start(copy: Path, results: str, *extra: str, path: str = "", **environment: str):
+    call = [sys.executable, "-m", "clca_utils", "grid", "tiny", "--results", results]
+    known = os.environ | {"PYTHONPATH": str(copy), "PATH": path + os.environ["PATH"]}
+    return subprocess.Popen(
+        [*call, *extra], cwd=copy, env=known | environment,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def run(copy: Path, results: str = "results", *extra: str, **environment: str) -> tuple[int, str]:
+    """Run the grid to its end; return its exit code and what it printed."""
+    process = start(copy, results, *extra, **environment)
+    printed = process.communicate(timeout=500)[0]
+    return process.returncode, printed
+
+
+def executions(copy: Path) -> Counter[str]:
+    """Return how often each notebook was begun, by its folder and stage."""
+    path = copy / "executions.txt"
+    return Counter(path.read_text().splitlines() if path.is_file() else [])
+
+
+def artefacts(home: Path) -> dict[str, str]:
+    """Return what every artefact holds."""
+    return {
+        path.relative_to(home).as_posix(): path.read_text()
+        for path in sorted(home.rglob("*.*"))
+        if path.suffix in (".json", ".jsonl", ".csv", ".parquet") and path.name != "manifest.json"
+    }
+
+
+def test_a_grid_is_run_once_resumed_and_its_failures_stop_nothing_else(copy):
+    code, printed = run(copy, "whole")
+    assert code == 0, printed
+    assert set(executions(copy).values()) == {1}  # also what is shared
+    assert len(executions(copy)) == STEPS
+    whole = artefacts(copy / "whole/tiny")
+    assert len(whole) > 60
+    # again: nothing is begun
+    code, printed = run(copy, "whole")
+    assert (code, executions(copy).total()) == (0, STEPS), printed
+
+    # killed in the middle: what still runs goes on, and the next grid waits for it
+    (copy / "executions.txt").unlink()
+    process = start(copy, "killed", NAP="1")
+    deadline = time.monotonic() + 200
+    while executions(copy).total() < 8:
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for one in psutil.Process(process.pid).children():  # Snakemake itself
+        one.kill()
+    process.kill()
+    process.communicate()
+    code, printed = run(copy, "killed")
+    assert code == 0, printed
+    assert artefacts(copy / "killed/tiny") == whole
+    assert executions(copy).total() <= STEPS + 2  # at most the two that were under way
+
+    # one notebook fails: only what reads it is not run, and status says why
+    (copy / "executions.txt").unlink()
+    code, printed = run(copy, "spoilt", SPOILT="german/'04_fine_tuning'".replace("'", ""))
+    assert code != 0
+    assert "ValueError: spoilt <on purpose>" in printed
+    begun = executions(copy)
+    assert sum("04_fine_tuning" in name for name in begun) == 4
+    assert sum("05_wvs" in name for name in begun) == 4  # those of the other culture
+    told = subprocess.run(
+        [sys.executable, "-m", "clca_utils", "status", "tiny", "--results", "spoilt"],
+        cwd=copy, env=os.environ | {"PYTHONPATH": str(copy)},
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert told.count("04_fine_tuning failed: ValueError: spoilt <on purpose>") == 2
+    code, printed = run(copy, "spoilt")
+    assert code == 0, printed
+    assert executions(copy).total() == STEPS + 2  # the two that failed, once more
+    assert artefacts(copy / "spoilt/tiny") == whole
+
+
+def test_what_is_no_longer_right_is_run_again(copy):
+    study = STUDY | {"cultures": ["german"], "seeds": [1], "variants": ["clca"]}
+    path = copy / "params/tiny.yaml"
+    path.write_text(yaml.safe_dump(study))
+    assert run(copy)[0] == 0
+    path.write_text(yaml.safe_dump(study | {"fine_tuning": {"epochs": 2}}))
+    code, printed = run(copy, "results", "--", "--dry-run")
+    assert code == 0
+    assert "fine_tuning" in printed
+    assert "scenario_adaptation" not in printed
+    assert executions(copy).total() == 7  # a dry run runs nothing
+    assert run(copy)[0] == 0
+    # the same adapter comes out, so what reads it is looked at and left
+    again = [name.split()[-1] for name, times in executions(copy).items() if times == 2]
+    assert again == ["04_fine_tuning"]
+
+
+def test_slurm_gets_a_job_script_for_every_step(copy):
+    study = STUDY | {"cultures": ["german"], "seeds": [1], "variants": ["clca"]}
+    (copy / "params/tiny.yaml").write_text(yaml.safe_dump(study))
+    shutil.copytree(ROOT / "tests/slurm", copy / "bin")
+    seconds = ("--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "1")
+    code, printed = run(
+        copy, "results", "--profile", "slurm", "--", *seconds, path=f"{copy / 'bin'}:"
+    )
+    assert code == 0, printed
+    jobs = copy / "bin" / "jobs"
+    asked = {
+        next(word.split("_", 1)[1].split("_wildcards")[0]
+             for word in text.splitlines() if word.startswith("rule_")): text
+        for text in (path.read_text() for path in jobs.glob("*.args"))
+    }  # fmt: skip
+    assert set(asked) == {stage.section for stage in STAGES}
+    assert {path.read_text().strip() for path in jobs.glob("*.state")} == {"COMPLETED"}
+    assert "--gpus=1" in asked["fine_tuning"] or "--gres=gpu:1" in asked["fine_tuning"]
+    assert "gpu:" not in asked["paper_figures"]
+    assert "--cpus-per-task=8" in asked["paper_figures"]
+    assert executions(copy).total() == 7
+    assert len(artefacts(copy / "results/tiny")) > 10
+
+
+def test_the_kubernetes_profile_is_one_that_snakemake_takes(copy):
+    code, printed = run(copy, "results", "--profile", "kubernetes", "--", "--dry-run")
+    assert code == 0, printed
+    assert "paper_figures" in printed
+
+
+def test_an_unknown_profile_is_told(copy):
+    code, printed = run(copy, "results", "--profile", "slrum")
+    assert code == 1
+    assert "there is no slrum/config.yaml; shipped are default, kubernetes, slurm." in printed
+    assert not (copy / "results").exists()
+
+
+def test_a_second_grid_of_a_study_is_refused(tmp_path, monkeypatch):
+    lock = tmp_path / "smoke" / ".locks" / "grid"
+    lock.parent.mkdir(parents=True)
+    monkeypatch.setattr(grid, "command", lambda *_: ["true"])
+    with grid.FileLock(lock), pytest.raises(StudyError, match="smoke is held by another grid"):
+        grid.run("smoke", tmp_path, "default")
+    assert grid.run("smoke", tmp_path, "default") == 0
+
+
+@pytest.fixture
+def steps(tmp_path):
+    return plan(params.Study.model_validate(STUDY), tmp_path)
+
+
+def test_each_step_waits_for_what_it_reads_and_nothing_else(steps):
+    needed = grid.needs(steps)
+    made = {}
+    for step in steps:
+        for path in step.outputs():
+            assert path not in made, path  # no two steps write one file
+            made[grid.shown(path)] = step
+    for step in steps:
+        assert {*needed[step.name]} <= {*made}
+        before = {made[path].stage.name for path in needed[step.name]}
+        assert before == {
+            "01_scenario_adaptation": set(),
+            "02_dialogue_simulation": {"01_scenario_adaptation"},
+            "03_intent_extraction": {"01_scenario_adaptation", "02_dialogue_simulation"},
+            "04_fine_tuning": {f"0{n}_{name}" for n, name in
+                               ((1, "scenario_adaptation"), (2, "dialogue_simulation"),
+                                (3, "intent_extraction"))},
+            "04b_held_out": before & {"04b_held_out"} | {"04_fine_tuning"},
+            "05_wvs_analysis": before & {"05_wvs_analysis"} | {"04_fine_tuning"},
+            "06_paper_figures": {stage.name for stage in STAGES[:-1]},
+        }[step.stage.name]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("model", "size"),
+    [
+        ("smollm2-135m", 0.135),
+        ("llama-3.1-70b", 70),
+        ("qwen2.5-0.5b", 0.5),
+        ("mistral-7b-v0.3", 7),
+        ("Qwen/Qwen3-4B-Instruct-2507", 4),
+        ("someone/chat-model", grid.UNKNOWN_BILLIONS),
+    ],
+)
+def test_a_models_name_tells_its_size(model, size):
+    assert grid.billions(model) == size
+
+
+def test_resources_follow_stage_and_model(tmp_path):
+    given = STUDY | {"models": ["llama-3.1-8b", "smollm2-135m"], "simulator": "llama-3.1-70b"}
+    steps = plan(params.Study.model_validate(given), tmp_path)
+    asked = {}
+    for step in steps:
+        asked[step.stage.number, step.parameters.get("model")] = grid.resources(step, 80, None)
+    assert asked["01", "llama-3.1-70b"]["gpu"] == 0  # slots are filled without a model
+    assert asked["02", "llama-3.1-70b"]["gpu"] == 3  # 140 GB of weights
+    assert asked["04", "llama-3.1-8b"]["gpu"] == 1
+    assert asked["06", None] == {"gpu": 0, "mem_mb": 4000, "runtime": grid.COMMON_MINUTES}
+    assert grid.resources(steps[-2], 0, 600)["gpu"] == 0
+    assert grid.resources(steps[-2], 0, 600)["runtime"] == 40
+
+
+def test_a_served_model_is_not_loaded(tmp_path):
+    steps = plan(params.Study.model_validate(STUDY | {"simulator": "local-server"}), tmp_path)
+    played = next(step for step in steps if step.stage.number == "02")
+    assert grid.loaded(played) == []
+    trained = next(step for step in steps if step.stage.number == "04")
+    assert grid.loaded(trained) == ["smollm2-135m"]
+
+
+def test_the_outlook_says_what_is_known(steps):
+    todo = [(step, step.stage.number == "01") for step in steps]
+    left = len([skip for _, skip in todo if not skip])
+    assert grid.outlook([(step, True) for step in steps], {}) == "Nothing is left to run."
+    assert "none can be timed" in grid.outlook(todo, {})
+    times = {step.name: 60.0 for step in steps if step.stage.number in ("01", "05")}
+    assert grid.outlook(todo, times) == (
+        f"{left} steps are left: 8 min one after the other, "
+        f"and {left - 8} of which none has finished yet."
+    )
+
+
+def test_what_finished_before_tells_how_long_the_shipped_studies_take():
+    steps = plan(params.load_study("controls"), ROOT / "results")
+    times = grid.expected(steps, ROOT / "results" / "controls")
+    assert set(times) == {step.name for step in steps}
+    seconds = json.loads(
+        (grid.REFERENCE / "controls/german/smollm2-135m/seed-1/manifest.json").read_text()
+    )["stages"]["02_dialogue_simulation"]["seconds"]
+    one = times["german/smollm2-135m/seed-1/02_dialogue_simulation"]
+    assert seconds / 2 < one < 2 * seconds
