@@ -353,12 +353,12 @@ MEASURE = """<iframe id="page" src="report.html" style="border:0;width:390px;hei
 <script>
 addEventListener("load", () => {
   const page = document.getElementById("page").contentWindow, found = page.document;
-  const width = () => found.documentElement.scrollWidth;
-  const folded = width();
+  const over = () => found.documentElement.scrollWidth - found.documentElement.clientWidth;
+  const folded = over();
   found.querySelectorAll("details").forEach(one => one.open = true);
   const images = [...found.images];
   document.getElementById("measured").textContent = JSON.stringify({
-    folded, unfolded: width(), images: images.length,
+    width: page.innerWidth, folded, unfolded: over(), images: images.length,
     empty: images.filter(one => !one.naturalWidth).length,
     requests: page.performance.getEntriesByType("resource").map(one => one.name)
       .filter(name => !name.startsWith("data:")),
@@ -388,8 +388,8 @@ def test_in_a_browser_all_is_there_and_nothing_runs_over_a_phones_edge(pages, na
         capture_output=True, text=True, timeout=120, check=True,
     ).stdout  # fmt: skip
     measured = json.loads(re.search(r'<pre id="measured">(.*?)</pre>', told, re.S)[1])
-    assert measured["folded"] <= 390
-    assert measured["unfolded"] <= 390
+    assert measured["width"] == 390
+    assert measured["folded"] == measured["unfolded"] == 0
     assert measured["images"] == images
     assert measured["empty"] == 0
     assert measured["requests"] == []
