@@ -194,7 +194,7 @@ def contents(study: Path, base: Path) -> dict[str, Any]:
             "Cultures": _each(culture for culture, _, _ in parts),
             "Models": _each(label.partition("+")[0] for _, label, _ in parts),
             "Controls": _each(label.partition("+")[2] for _, label, _ in parts) or "none",
-            "Seeds": _each(str(seed_of_run(folder)) for folder in folders),
+            "Seeds": ", ".join(map(str, sorted({seed_of_run(folder) for folder in folders}))),
             "Runs": str(len(folders)),
         },
         "finished": max((one.finished for done in stages.values() for one in done.values()),
