@@ -141,6 +141,21 @@ def compare(
                 _show(table)
 
 
+@app.command()
+def report(
+    study: Annotated[Path, typer.Argument(help="A study's results folder, as in results/demo.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write; report.html in the folder.")
+    ] = None,
+) -> None:
+    """Write a study's figures, tables and origin into one HTML file, to read or mail."""
+    from clca_utils.html_report import write_report  # noqa: PLC0415
+
+    with plainly():
+        written = write_report(study, out)
+        typer.echo(f"{shown(written)}: {written.stat().st_size / 1e6:.1f} MB")
+
+
 @model.command()
 def prepare() -> None:
     """Convert the embedded model, once; runs do this by themselves when they need it."""

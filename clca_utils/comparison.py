@@ -91,8 +91,7 @@ class Comparison:
     @property
     def note(self) -> str:
         """What to know about the people's data and the respondents, in a sentence each."""
-        as_whom = self.coverage["asked_as"].iloc[0]
-        return f"{coverage_note(self.coverage, self.iso3)} Asked as {as_whom}."
+        return data_note(self.coverage)
 
     @property
     def tiers(self) -> dict[str, str]:
@@ -114,6 +113,16 @@ class Comparison:
     def main(self) -> pd.DataFrame:
         """The measures of the main reading, item by item."""
         return main_reading(self.items)
+
+
+def data_note(coverage: pd.DataFrame) -> str:
+    """Say in a sentence each what to know about the people's data and the respondents.
+
+    Args:
+        coverage: As `Comparison.coverage`.
+    """
+    first = coverage.iloc[0]
+    return f"{coverage_note(coverage, str(first['iso3']))} Asked as {first['asked_as']}."
 
 
 def compare(
