@@ -93,7 +93,9 @@ def rendered(figure: Figure, suffix: str, dpi: int) -> bytes:
 def show(figure: Figure) -> None:
     """Show a figure in a notebook, its caption as alternative text and, in italics, below.
 
-    Jupyter Lab reads out no alternative text of a picture: there the line below stands for it.
+    JupyterLab keeps the alternative text but does not read it out: there the line below stands for
+    it. A picture within HTML would be read out, but JupyterLab drops those of executed notebooks
+    that come from elsewhere.
     """
     text = str(figure.get_label())
     display(Image(rendered(figure, "png", dpi=100), alt=text))
