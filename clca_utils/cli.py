@@ -314,6 +314,17 @@ def adapter_export(
         )
 
 
+@adapter.command("shrink")
+def adapter_shrink(
+    folder: Annotated[Path, typer.Argument(help="A copy of a study's results, written over.")],
+) -> None:
+    """Round all adapters below a folder to bf16, half their size, to pass them on."""
+    from clca_utils.export import shrink_adapters  # noqa: PLC0415
+
+    with plainly():
+        typer.echo(shrink_adapters(folder.absolute()))
+
+
 def _all_items(path: Path | None) -> "list[SurveyItem]":
     """Return every item of the survey, in the user's wording if there is one."""
     from clca_utils.items import load_items  # noqa: PLC0415

@@ -1,7 +1,8 @@
 """The pictures of stages 01 to 04, and what all figures share: plain frames in, a figure out.
 
 No function reads a file or leaves a figure behind in pyplot, so a notebook shows each figure once
-and nothing needs closing. What a docstring says before its arguments is the figure's caption.
+and nothing needs closing. What a docstring says before its arguments is the figure's caption, which
+the figure carries as its label: notebooks print it below, and files hold it as alternative text.
 """
 
 import inspect
@@ -9,8 +10,9 @@ import io
 import os
 import textwrap
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -18,6 +20,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from cycler import cycler
+from IPython.display import Image, Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
@@ -56,28 +59,62 @@ def theme() -> dict[Any, Any]:
     }
 
 
-themed = mpl.rc_context(theme())
+Arguments = ParamSpec("Arguments")
+
+
+def themed(draw: Callable[Arguments, Figure]) -> Callable[Arguments, Figure]:
+    """Let a function draw in the one style, and label what it drew with its caption."""
+
+    @wraps(draw)
+    def drawn(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Figure:
+        with mpl.rc_context(theme()):
+            figure = draw(*args, **kwargs)
+        figure.set_label(caption(draw))
+        return figure
+
+    return drawn
+
+
+def rendered(figure: Figure, suffix: str, dpi: int) -> bytes:
+    """Return a figure as a PNG or SVG file that holds the caption as its description.
+
+    The same figure gives the same bytes: the layout, which moves a little with every drawing, is
+    settled by the first one.
+    """
+    data, undated = io.BytesIO(), {"png": "Software", "svg": "Date"}[suffix]
+    metadata = {undated: None, "Description": str(figure.get_label()) or None}
+    with mpl.rc_context(theme()):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        figure.savefig(data, format=suffix, dpi=dpi, metadata=metadata)
+    return data.getvalue()
+
+
+def show(figure: Figure) -> None:
+    """Show a figure in a notebook, its caption as alternative text and, in italics, below.
+
+    JupyterLab keeps the alternative text but does not read it out: there the line below stands for
+    it. A picture within HTML would be read out, but JupyterLab drops those of executed notebooks
+    that come from elsewhere.
+    """
+    text = str(figure.get_label())
+    display(Image(rendered(figure, "png", dpi=100), alt=text))
+    display(Markdown(f"*{text}*"))
 
 
 def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write `figure` as <folder>/<name>.png (150 dots per inch) and .svg; return both paths.
 
-    Each is written whole or not at all, and the same figure gives the same bytes: the layout, which
-    moves a little with every drawing, is settled by the first one.
+    Each is written whole or not at all, holds its caption, and has the same bytes each time.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context(theme()):
-        figure.draw_without_rendering()
-    figure.set_layout_engine("none")
     paths = []
-    for suffix, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
-        data = io.BytesIO()
-        with mpl.rc_context(theme()):
-            figure.savefig(data, format=suffix, dpi=150, metadata=metadata)
+    for suffix in ("png", "svg"):
+        data = rendered(figure, suffix, dpi=150)
         path = folder / f"{name}.{suffix}"
         partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            partial.write_bytes(data.getvalue())
+            partial.write_bytes(data)
             partial.replace(path)
         finally:
             partial.unlink(missing_ok=True)
@@ -86,7 +123,11 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 
 def noted(figure: Figure, note: str) -> Figure:
-    """Return the figure with a note below, such as what its data is and how far to trust it."""
+    """Return the figure with a note below, such as what its data is and how far to trust it.
+
+    Its caption says the same, for those who cannot see it.
+    """
+    figure.set_label(f"{figure.get_label()} {note}".strip())
     with mpl.rc_context(theme()):
         text = textwrap.fill(note, int(13 * figure.get_figwidth()))
         if figure.legends:  # one outside the panels leaves no other room below them
@@ -98,7 +139,9 @@ def noted(figure: Figure, note: str) -> Figure:
 
 def caption(figure_function: Callable[..., Figure]) -> str:
     """Return what a reader should see in a figure: its caption and its alternative text."""
-    return " ".join((inspect.getdoc(figure_function) or "").partition("Args:")[0].split())
+    told = " ".join((inspect.getdoc(figure_function) or "").partition("Args:")[0].split())
+    told = told.removeprefix("Show ")
+    return told[:1].upper() + told[1:]
 
 
 def canvas(

@@ -12,6 +12,7 @@ import torch
 import yaml
 from peft import PeftModel
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from test_training import EXAMPLES, RECIPE, tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from typer.testing import CliRunner
@@ -19,7 +20,7 @@ from typer.testing import CliRunner
 from clca_utils import export
 from clca_utils.cli import app
 from clca_utils.embedded import prepare
-from clca_utils.export import export_adapter
+from clca_utils.export import export_adapter, shrink_adapters
 from clca_utils.files import StudyError, digest, read_json, write_json, write_metrics
 from clca_utils.model_card import CONFIG, WEIGHTS, card, read_run, serving_told
 from clca_utils.params import FineTuning
@@ -398,3 +399,23 @@ def test_the_command_line(run, tmp_path):
     merged = [*command[:-1], str(tmp_path / "merged"), "--merged", "--dtype", "bfloat16"]
     assert CliRunner().invoke(app, merged).exit_code == 0
     assert read_json(tmp_path / "merged" / "config.json")["dtype"] == "bfloat16"
+
+
+def test_a_shrunk_adapter_is_smaller_and_nearly_the_same(tmp_path):
+    run = trained(tmp_path)
+    path = run / "adapter" / WEIGHTS
+    before, size = load_file(path), path.stat().st_size
+    result = CliRunner().invoke(app, ["adapter", "shrink", str(tmp_path)])
+    assert "adapters: 1" in result.stdout
+    assert path.stat().st_size < size
+    after = load_file(path)
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert after[name].dtype == torch.bfloat16
+        torch.testing.assert_close(after[name].float(), tensor, rtol=1 / 256, atol=0)
+    PeftModel.from_pretrained(load_weights(str(tmp_path / "model"), "fp32"), str(run / "adapter"))
+
+
+def test_where_there_is_no_adapter_nothing_is_shrunk(tmp_path):
+    with pytest.raises(StudyError, match="holds no adapter"):
+        shrink_adapters(tmp_path)

@@ -1,5 +1,7 @@
 """Figures: they show what they're for, leave no trace in pyplot, and write the same bytes twice."""
 
+from xml.etree import ElementTree
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -105,8 +107,10 @@ def check_layout(figure):
 
 def check_caption(make):
     text = figures.caption(make)
-    assert text.startswith("Show ")
+    assert text[0].isupper()
+    assert not text.startswith("Show ")
     assert "Args" not in text
+    assert "*" not in text  # it is printed in italics
     assert text.endswith(".")
 
 
@@ -123,6 +127,22 @@ def test_no_text_is_cut_off_or_overlaps_another(make):
 @pytest.mark.parametrize("make", FIGURES, ids=lambda make: make.__name__)
 def test_every_figure_has_a_caption(make):
     check_caption(make)
+
+
+def test_a_figure_carries_its_caption_into_its_files_and_into_a_notebook(tmp_path, monkeypatch):
+    figure = figures.noted(figures.loss_figure(LOG), "Of 4 steps – all.")
+    text = figures.caption(figures.loss_figure) + " Of 4 steps – all."
+    png, svg = figures.save_figure(figure, tmp_path, "loss")
+    assert b"Description\0\0\0\0\0" + text.encode() in png.read_bytes()
+    root = ElementTree.parse(svg).getroot()
+    assert root.findtext(".//{http://purl.org/dc/elements/1.1/}description") == text
+    shown = []
+    monkeypatch.setattr(figures, "display", shown.append)
+    figures.show(figure)
+    picture, line = shown
+    assert picture.alt == text
+    assert picture.data.startswith(b"\x89PNG")
+    assert line.data == f"*{text}*"
 
 
 def test_surprise_is_drawn_by_task_with_the_own_culture_first_and_the_means_as_diamonds():
