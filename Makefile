@@ -22,6 +22,7 @@ help:
 
 study: setup
 	$(BIN)/python -m clca_utils run $(STUDY)
+	$(BIN)/python -m clca_utils report results/$(STUDY)
 
 test: check
 	$(BIN)/python -m pytest
