@@ -60,8 +60,6 @@ class Served:
         how = (
             {"temperature": body["temperature"], "top_p": body["top_p"], "top_k": 0} if warm else {}
         )
-        if body.get("stop"):
-            how |= {"stop_strings": [body["stop"]], "tokenizer": self.tokenizer}
         prompt = torch.tensor([tokens])
         written = self.weights.generate(
             input_ids=prompt, attention_mask=torch.ones_like(prompt), do_sample=warm,
