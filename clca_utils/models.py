@@ -1,14 +1,22 @@
 """A chat model by its name in `params/models`, wherever it runs."""
 
+from pathlib import Path
+
 from clca_utils.chat_model import ChatModel
 from clca_utils.params import model_warmup, read_model
 from clca_utils.server_model import ServerModel
 
 
 def load_chat(
-    name: str, batch_size: int = 32, memory: int = 0, *, acting: bool = False
+    name: str,
+    batch_size: int = 32,
+    memory: int = 0,
+    *,
+    acting: bool = False,
+    adapter: Path | None = None,
+    exact: bool = False,
 ) -> ChatModel:
-    """Load a model that plays, judges, rewrites or annotates (stages 01 to 03).
+    """Load a model that plays, judges, rewrites or annotates (stages 01 to 03), or is surveyed.
 
     Args:
         name: A file of `params/models`, a local folder or a hub id.
@@ -16,16 +24,23 @@ def load_chat(
         memory: How many tokens of prompts to remember between calls (see `TransformersModel`).
         acting: With its warm-up, if it has one. That teaches a small model plays, and makes it
             worse at all else.
+        adapter: Folder of a LoRA adapter that is put on it.
+        exact: fp32, see `load_weights`; a server decides that itself, too.
 
     Raises:
-        StudyError: There is no such model, or it cannot be loaded.
+        StudyError: There is no such model, it cannot be loaded, or its server takes no adapter.
     """
-    server = read_model(name).server
-    if server is not None:
-        return ServerModel(name, server)
-    from clca_utils.transformers_model import load_model  # noqa: PLC0415 (slow to import)
+    model = read_model(name)
+    learnt = adapter or (model_warmup(name) if acting else None)
+    if model.server and not model.source:
+        return ServerModel(name, model.server)
+    if model.server:
+        from clca_utils.served import load_served  # noqa: PLC0415 (slow to import)
 
-    return load_model(name, model_warmup(name) if acting else None, batch_size, memory=memory)
+        return load_served(name, model.server, learnt)
+    from clca_utils.transformers_model import load_model  # noqa: PLC0415 (as above)
+
+    return load_model(name, learnt, batch_size, exact, memory)
 
 
 def load_players(

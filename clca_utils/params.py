@@ -315,9 +315,11 @@ class Variant(Stages):
 class ModelFile(Section):
     """A file of `params/models`: where the model comes from, and its own training settings.
 
-    Either `source` names weights, or `server` a model that is served elsewhere and only plays,
-    judges and annotates. `warmup` names an adapter that is put on the weights where the model plays
-    (stage 02); what judges, annotates, learns and is asked the survey is the model without it.
+    `source` names weights, `server` where they are served. With `server` alone the model only
+    plays, judges and annotates; with both it learns here, and there it plays and is asked the
+    survey, adapters by their names (`served.py`). `warmup` names an adapter that is put on the
+    weights where the model plays (stage 02); what judges, annotates, learns and is asked the survey
+    is the model without it.
     """
 
     name: str
@@ -329,9 +331,14 @@ class ModelFile(Section):
 
     @model_validator(mode="after")
     def _comes_from_somewhere(self) -> Self:
-        if bool(self.source) == bool(self.server):
+        if not self.source and not self.server:
             raise ValueError("needs a source, or a server in its place")
         return self
+
+    @property
+    def address(self) -> str:
+        """Where it is served and under which name; empty: it is loaded here."""
+        return f"{self.server.url} {self.server.model}" if self.server else ""
 
 
 def folder_name(name: str) -> str:
@@ -384,18 +391,20 @@ def _read(path: Path, schema: type[Parameters]) -> Parameters:
 
 
 def read_model(name: str) -> ModelFile:
-    """Read a model by its name in `params/models`; a local folder or hub id stands for itself.
+    """Read a model by its name in `params/models` or the path of such a file.
+
+    A local folder or hub id stands for itself.
 
     Raises:
         StudyError: The name is unknown, or fields of the file do not fit; all are told.
     """
-    path = MODELS / f"{name}.yaml"
+    path = locate(name) if name.endswith(".yaml") else MODELS / f"{name}.yaml"
     if not path.is_file():
         if locate(name).is_dir() and not (locate(name) / "config.json").is_file():
             raise StudyError(
                 f"The folder {name} holds no config.json, so no model: check the path."
             )
-        if locate(name).is_dir() or HUB_ID.fullmatch(name):
+        if locate(name).is_dir() or (HUB_ID.fullmatch(name) and path != locate(name)):
             return ModelFile(name=name, source=name)
         if "/" in name:
             raise StudyError(f"The model folder {name} does not exist: check the path.")
@@ -405,8 +414,10 @@ def read_model(name: str) -> ModelFile:
             "path of a folder will do too."
         )
     model = _read(path, ModelFile)
-    if model.name != name:
-        raise StudyError(f"{shown(path)}: name is '{model.name}'; call it '{name}' as its file.")
+    if model.name != path.stem:
+        raise StudyError(
+            f"{shown(path)}: name is '{model.name}'; call it '{path.stem}' as its file."
+        )
     return model
 
 
@@ -498,12 +509,26 @@ def checked(schema: type[Parameters], values: Mapping[str, object]) -> Parameter
 
 
 def unteachable(study: Study) -> list[str]:
-    """Say which models cannot be trained and surveyed: those whose weights are elsewhere."""
-    return [
-        f"models: '{name}' is served elsewhere; name it as the simulator, and here who learns."
-        for name in study.models
-        if read_model(name).server
-    ]
+    """Say which models cannot be trained and surveyed.
+
+    Weights that are only elsewhere can't be trained; and no server takes an adapter that replaces
+    whole layers, as vLLM (0.33, `lora/peft_helper.py`) says once it is trained: too late.
+    """
+    told = []
+    for name in study.models:
+        model = read_model(name)
+        if not model.source:
+            told += [f"models: '{name}' is served elsewhere; name it as the simulator, and here "
+                     "who learns."]  # fmt: skip
+        elif model.server:
+            for variant in study.variants:
+                if whole := parameters(study, "fine_tuning", name, variant)["modules_to_save"]:
+                    told += [
+                        f"models: '{name}' is asked on a server, which takes no adapter with "
+                        f"layers trained whole ({', '.join(whole)}): set modules_to_save: [], or "
+                        "delete the model's server."
+                    ]
+    return told
 
 
 def incomplete(study: Study) -> list[str]:

@@ -121,12 +121,15 @@ class Step:
         return [self.folder / name for name in (*self.stage.writes, *metrics)]
 
 
-def model_origin(name: str) -> list[Path | str]:
-    """Return what makes a model the one it is: its source and warm-up, or where it is served."""
+def model_origin(name: str, *, asked: bool = True) -> list[Path | str]:
+    """Return what makes a model the one it is: its source and warm-up, and where it is served.
+
+    With `asked` false only its weights count: a server that moved is no reason to train again.
+    """
     model = read_model(name)
-    served = model.server and f"{model.server.url} {model.server.model}"
+    places = [model.source, model.address] if asked else [model.source or model.address]
     warmup = [files.locate(model.warmup)] if model.warmup else []
-    return [served or model.source, *warmup]
+    return [*filter(None, places), *warmup]
 
 
 @dataclass(frozen=True)
@@ -236,7 +239,8 @@ def steps_of(
             if before != folder:
                 places["before_dir"] = before
                 reads[stage.writes[0]] = before
-        origin = [culture_file(run.culture), *model_origin(who)]
+        weights = stage in (TUNING, HELD_OUT)
+        origin = [culture_file(run.culture), *model_origin(who, asked=not weights)]
         if stage is TUNING and source == "survey":
             origin += [DATA / name for name in SURVEY.data]
         for name in ("partner", "judge"):

@@ -9,13 +9,13 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import partial
 from threading import Lock
-from typing import Annotated
+from typing import Annotated, ClassVar, Generic, TypeVar
 
 import httpx
 import numpy as np
@@ -160,6 +160,11 @@ class Choice(BaseModel):
     logprobs: Logprobs | None = None
 
     @property
+    def words(self) -> str:
+        """What the model wrote."""
+        return self.message.content or ""
+
+    @property
     def first_tokens(self) -> list[Token]:
         """The likeliest first tokens; none where the server does not weigh them."""
         places = (self.logprobs and self.logprobs.content) or [Place()]
@@ -173,10 +178,14 @@ class Usage(BaseModel):
     completion_tokens: int = 0
 
 
-class Answer(BaseModel):
+Reply = TypeVar("Reply", bound=Choice)
+Result = TypeVar("Result")
+
+
+class Answer(BaseModel, Generic[Reply]):
     """The part of a server's answer that is read."""
 
-    choices: list[Choice] = Field(min_length=1)
+    choices: list[Reply] = Field(min_length=1)
     usage: Usage | None = None
 
 
@@ -228,6 +237,74 @@ def key_of(settings: ServerSettings) -> str:
             "it."
         )
     return key
+
+
+def connection(settings: ServerSettings) -> httpx.Client:
+    """Return what requests are sent with.
+
+    Raises:
+        StudyError: The key's environment variable is not as it should be.
+    """
+    key = key_of(settings)
+    return httpx.Client(
+        base_url=settings.url,
+        headers={"Authorization": f"Bearer {key}"} if key else {},
+        timeout=settings.timeout,
+        limits=httpx.Limits(max_connections=settings.concurrency),
+    )
+
+
+def send(client: httpx.Client, path: str, body: Body | None = None) -> httpx.Response:
+    """Send one request, or fetch what is at `path` where there is no body.
+
+    Raises:
+        UnreachableError: There was no connection.
+        PassingError: There was, but no whole answer.
+    """
+    try:
+        return client.post(path, json=body) if body is not None else client.get(path)
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
+        raise UnreachableError(str(error) or type(error).__name__) from None
+    except httpx.TimeoutException:
+        raise PassingError(f"no answer within {client.timeout.read:g} s") from None
+    except httpx.RequestError as error:
+        raise PassingError(f"answer cut short ({type(error).__name__})") from None
+
+
+def with_patience(
+    settings: ServerSettings, act: Callable[[], Result], retried: Callable[[], None] = lambda: None
+) -> Result:
+    """Do what asks the server, again while that may help.
+
+    Args:
+        settings: Of the server.
+        act: What is done; a `PassingError` says that another try may help.
+        retried: Called before each further try.
+
+    Raises:
+        StudyError: There is no connection.
+        NoReplyError: No try helped.
+    """
+    attempts = Retrying(
+        stop=stop_after_attempt(settings.attempts),
+        wait=pause,
+        retry=retry_if_exception_type(PassingError),
+        before_sleep=lambda _: retried(),
+        reraise=True,
+    )
+    try:
+        return attempts(act)
+    except UnreachableError as error:
+        raise StudyError(
+            f"No connection to the server {settings.url} could be made in {settings.attempts} "
+            f"attempts ({error}): start the server or mend `url`, then go on with the same command."
+        ) from None
+
+
+def said_by(response: httpx.Response, settings: ServerSettings) -> str:
+    """Return the beginning of a server's words, without the key should they repeat it."""
+    said, key = " ".join(response.text.split()), key_of(settings)
+    return (said.replace(key, "(key)") if key else said)[:EXCERPT]
 
 
 def begin(conversation: Conversation) -> Body:
@@ -288,6 +365,11 @@ class ServerModel:
         settings: Where it is served, and how it may be asked.
     """
 
+    path: ClassVar[str] = "chat/completions"
+    """Below the server's `url`."""
+    choice: ClassVar[type[Choice]] = Choice
+    """What a reply is read as."""
+
     def __init__(self, name: str, settings: ServerSettings) -> None:
         self.name = name
         self.settings = settings
@@ -320,9 +402,10 @@ class ServerModel:
         how: Body = {"temperature": temperature, "top_p": top_p, "max_tokens": max_new_tokens}
         if stop:
             how["stop"] = stop
+        how |= self._more(min_new_tokens)
         choices = self._ask_all(
             [
-                {**begin(conversation), **how, "seed": seed}
+                {**self._told(conversation), **how, "seed": seed}
                 for conversation, seed in zip(conversations, seeds, strict=True)
             ]
         )
@@ -343,24 +426,38 @@ class ServerModel:
                 answer: no weights can stand for those that are missing.
         """
         how: Body = {"max_tokens": 1, "logprobs": True, "top_logprobs": TOP, "temperature": 1.0}
-        choices = self._ask_all([{**begin(conversation), **how} for conversation in conversations])
-        for choice in choices:
+        found = self._weighed([{**self._told(one), **how} for one in conversations])
+        return [option_weights(some, texts) for some, texts in zip(found, options, strict=True)]
+
+    def _told(self, conversation: Conversation) -> Body:
+        """Return the part of a request that tells the conversation."""
+        return begin(conversation)
+
+    def _more(self, min_new_tokens: int) -> Body:
+        """Return what else a request to write holds, where the server knows more than OpenAI's."""
+        return {}
+
+    def _weighed(self, bodies: Sequence[Body]) -> list[list[Token]]:
+        """Return the first tokens that the server weighed for each request.
+
+        Raises:
+            StudyError: It did not.
+        """
+        found = []
+        for choice in self._ask_all(bodies):
             if isinstance(choice, NoReplyError):
                 raise StudyError(
                     f"The server {self.settings.url} gave no answer from which options can be "
                     f"weighed ({choice}): see what it logs, then go on with the same command."
                 )
-        return [
-            option_weights(choice.first_tokens, texts)
-            for choice, texts in zip(choices, options, strict=True)
-            if isinstance(choice, Choice)
-        ]
+            found.append(choice.first_tokens)
+        return found
 
     def _reply(self, choice: Choice | NoReplyError, conversation: Conversation, stop: str) -> str:
         """Return the words of a choice; none, and that is counted, where it holds none."""
         if isinstance(choice, NoReplyError):
             return ""
-        text = own_words(choice.message.content or "", conversation, stop)
+        text = own_words(choice.words, conversation, stop)
         if not text:
             self.account.add(failures=["empty reply"])
         return text
@@ -369,34 +466,21 @@ class ServerModel:
         """Ask many conversations at once; the choices are in their order."""
         if not bodies:
             return []
-        key = key_of(self.settings)
-        client = httpx.Client(
-            base_url=self.settings.url,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=self.settings.timeout,
-            limits=httpx.Limits(max_connections=self.settings.concurrency),
-        )
-        with client, ThreadPoolExecutor(self.settings.concurrency) as threads:
+        with (
+            connection(self.settings) as client,
+            ThreadPoolExecutor(self.settings.concurrency) as threads,
+        ):
             # an error that ends the study also cancels, in `map`, what has not begun
             return list(threads.map(partial(self._ask, client), bodies))
 
     def _ask(self, client: httpx.Client, body: Body) -> Choice | NoReplyError:
         """Ask one conversation, again while that may help; return why if there is no reply."""
-        attempts = Retrying(
-            stop=stop_after_attempt(self.settings.attempts),
-            wait=pause,
-            retry=retry_if_exception_type(PassingError),
-            before_sleep=lambda _: self.account.add(retries=1),
-            reraise=True,
-        )
         try:
-            return attempts(self._post, client, body)
-        except UnreachableError as error:
-            raise StudyError(
-                f"No connection to the server {self.settings.url} could be made in "
-                f"{self.settings.attempts} attempts ({error}): start the server or mend `url`, "
-                "then go on with the same command."
-            ) from None
+            return with_patience(
+                self.settings,
+                partial(self._post, client, body),
+                partial(self.account.add, retries=1),
+            )
         except NoReplyError as error:
             self.account.add(failures=[str(error)])
             return error
@@ -404,23 +488,16 @@ class ServerModel:
     def _post(self, client: httpx.Client, body: Body) -> Choice:
         """Send one request and read the answer."""
         self.account.add(requests=1)
-        try:
-            response = client.post("chat/completions", json={"model": self.settings.model, **body})
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
-            raise UnreachableError(str(error) or type(error).__name__) from None
-        except httpx.TimeoutException:
-            raise PassingError(f"no answer within {self.settings.timeout:g} s") from None
-        except httpx.RequestError as error:
-            raise PassingError(f"answer cut short ({type(error).__name__})") from None
+        response = send(client, self.path, {"model": self.settings.model, **body})
         self._check(response, body)
         try:
-            answer = Answer.model_validate_json(response.content)
+            answer = Answer[self.choice].model_validate_json(response.content)  # type: ignore[name-defined]
         except ValidationError as error:
             is_json = error.errors()[0]["type"] != "json_invalid"
             raise PassingError("JSON without a reply" if is_json else "not JSON") from None
         if answer.usage:
             self.account.add(**answer.usage.model_dump())
-        choice = answer.choices[0]
+        choice: Choice = answer.choices[0]
         if "logprobs" in body and not choice.first_tokens:
             raise StudyError(
                 f"The server {self.settings.url} returns no log-probabilities, so "
@@ -466,7 +543,7 @@ class ServerModel:
             raise StudyError(f"{found}, which sends to {elsewhere}: mend `url`.")
         if response.is_success:
             return
-        said = self._said(response)
+        said = said_by(response, self.settings)
         if "continue_final_message" in body and re.search(
             "continue_final_message|add_generation_prompt", said
         ):
@@ -475,8 +552,3 @@ class ServerModel:
                 "that can, such as vLLM, or decoding 'free' if it was to act dialogues."
             )
         raise NoReplyError(f"HTTP {status}: {said}")
-
-    def _said(self, response: httpx.Response) -> str:
-        """Return the beginning of a server's words, without the key should they repeat it."""
-        said, key = " ".join(response.text.split()), key_of(self.settings)
-        return (said.replace(key, "(key)") if key else said)[:EXCERPT]

@@ -244,6 +244,35 @@ def render(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> st
     return apply_template(tokenizer, conversation, reply_next=True)
 
 
+def split(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], options: Sequence[Sequence[str]]
+) -> list[list[tuple[Tokens, Tokens]]]:
+    """Return, per prompt and option, the tokens of the prompt and those the option adds.
+
+    Raises:
+        StudyError: The tokenizer merges an option with the prompt's end.
+    """
+    whole = [
+        [prompt + option for option in some] for prompt, some in zip(prompts, options, strict=True)
+    ]
+    texts = list(dict.fromkeys(itertools.chain(prompts, *whole)))
+    # one call for all, since many calls are slow
+    ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    tokens = dict(zip(texts, map(tuple, ids), strict=True))
+    splits = []
+    for prompt, some in zip(prompts, whole, strict=True):
+        head = tokens[prompt]
+        for text in some:
+            if tokens[text][: len(head)] != head or len(tokens[text]) == len(head):
+                raise StudyError(
+                    f"The tokenizer of {tokenizer.name_or_path} does not split "
+                    f"{text[len(prompt) :]!r} from the text before it ({prompt[-20:]!r}): end the "
+                    "prompt with a space or line break."
+                )
+        splits.append([(head, tokens[text][len(head) :]) for text in some])
+    return splits
+
+
 class TransformersModel:
     """A causal language model and its tokenizer, as a chat model.
 
@@ -324,39 +353,10 @@ class TransformersModel:
         if not conversations:
             return []
         prompts = [render(self.tokenizer, conversation) for conversation in conversations]
-        splits = self._split(prompts, options)
+        splits = split(self.tokenizer, prompts, options)
         score = self._score_on if self.memory.room else self._score
         scores = score({pair for pairs in splits for pair in pairs})
         return [np.array([scores[pair] for pair in pairs]) for pairs in splits]
-
-    def _split(
-        self, prompts: Sequence[str], options: Sequence[Sequence[str]]
-    ) -> list[list[tuple[Tokens, Tokens]]]:
-        """Return, per prompt and option, the tokens of the prompt and those the option adds.
-
-        Raises:
-            StudyError: The tokenizer merges an option with the prompt's end.
-        """
-        whole = [
-            [prompt + option for option in some]
-            for prompt, some in zip(prompts, options, strict=True)
-        ]
-        texts = list(dict.fromkeys(itertools.chain(prompts, *whole)))
-        # one call for all, since many calls are slow
-        ids = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
-        tokens = dict(zip(texts, map(tuple, ids), strict=True))
-        splits = []
-        for prompt, some in zip(prompts, whole, strict=True):
-            head = tokens[prompt]
-            for text in some:
-                if tokens[text][: len(head)] != head or len(tokens[text]) == len(head):
-                    raise StudyError(
-                        f"The tokenizer of {self.name} does not split {text[len(prompt) :]!r} from "
-                        f"the text before it ({prompt[-20:]!r}): end the prompt with a space or "
-                        "line break."
-                    )
-            splits.append([(head, tokens[text][len(head) :]) for text in some])
-        return splits
 
     @torch.inference_mode()
     def _score_on(
