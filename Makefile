@@ -22,7 +22,7 @@ help:
 
 study: setup
 	$(BIN)/python -m clca_utils run $(STUDY)
-	$(BIN)/python -m clca_utils report results/$(STUDY)
+	$(BIN)/python -m clca_utils report results/$(notdir $(basename $(STUDY)))
 
 test: check
 	$(BIN)/python -m pytest

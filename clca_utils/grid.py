@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from clca_utils import estimates, runner
 from clca_utils.files import ROOT, StudyError, shown
 from clca_utils.params import read_model
-from clca_utils.planning import REPORT, Stage, Step
+from clca_utils.planning import HELD_OUT, REPORT, TUNING, Stage, Step
 from clca_utils.progress import LOGS
 
 WORKFLOW = ROOT / "workflow"
@@ -85,11 +85,18 @@ def billions(model: str) -> float:
 
 
 def loaded(step: Step) -> list[str]:
-    """Return the models whose weights a step loads; one that is served elsewhere is not."""
+    """Return the models whose weights a step loads; one that is only asked on a server is not."""
     if step.stage is REPORT or step.parameters.get("rewriter", "chat") != "chat":
         return []
-    names = [step.parameters.get(name, "") for name in ("model", "partner", "judge")]
-    return [name for name in dict.fromkeys(names) if name and not read_model(name).server]
+    learns = step.stage in (TUNING, HELD_OUT)
+    given = {name: step.parameters.get(name, "") for name in ("model", "partner", "judge")}
+    return list(
+        dict.fromkeys(
+            name
+            for role, name in given.items()
+            if name and (not read_model(name).server or (learns and role == "model"))
+        )
+    )
 
 
 def resources(step: Step, gpu_gb: float, seconds: float | None) -> dict[str, int]:
