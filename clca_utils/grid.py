@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from clca_utils import estimates, runner
-from clca_utils.files import ROOT, StudyError, shown
+from clca_utils.files import ROOT, StudyError, read_yaml, shown
 from clca_utils.params import read_model
 from clca_utils.planning import HELD_OUT, REPORT, TUNING, Stage, Step
 from clca_utils.progress import LOGS
@@ -150,12 +150,14 @@ def command(
         raise StudyError(
             f"--profile: there is no {shown(folder / 'config.yaml')}; shipped are {known}."
         )
+    # a configuration on the command line takes the place of the profile's
+    given = read_yaml(folder / "config.yaml").get("config", [])
     forced = [shown(step.outputs()[-1]) for step in stale if step.outputs()[-1].exists()]
     return [
         *(sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW / "Snakefile")),
         *("--directory", str(ROOT), "--profile", str(folder.absolute()), "--nolock"),
         *(["--forcerun", *forced] if forced else []),
-        *("--config", f"study={study}", f"results={results.absolute()}"),
+        *("--config", *given, f"study={study}", f"results={results.absolute()}"),
         *extra,
     ]
 

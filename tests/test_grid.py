@@ -189,34 +189,60 @@ def test_what_is_no_longer_right_is_run_again(copy):
     assert again == ["04_fine_tuning"]
 
 
-def test_slurm_gets_a_job_script_for_every_step(copy):
+@pytest.fixture
+def short(copy):
+    """Return the copy with a study of four steps, and with stand-ins of the clusters' commands."""
     study = STUDY | {"cultures": ["german"], "seeds": [1], "variants": ["clca"]}
+    study["fine_tuning"] = {"learn_from": "authored"}
     (copy / "params/tiny.yaml").write_text(yaml.safe_dump(study))
-    shutil.copytree(ROOT / "tests/slurm", copy / "bin")
+    shutil.copytree(ROOT / "tests/cluster", copy / "bin")
+    return copy
+
+
+SHORT = {"fine_tuning", "held_out", "wvs_analysis", "paper_figures"}
+
+
+def test_slurm_gets_a_job_script_for_every_step(short):
     seconds = ("--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "1")
     code, printed = run(
-        copy, "results", "--profile", "slurm", "--", *seconds, path=f"{copy / 'bin'}:"
+        short, "results", "--profile", "slurm", "--", *seconds, path=f"{short / 'bin'}:"
     )
     assert code == 0, printed
-    jobs = copy / "bin" / "jobs"
-    asked = {
-        next(word.split("_", 1)[1].split("_wildcards")[0]
-             for word in text.splitlines() if word.startswith("rule_")): text
-        for text in (path.read_text() for path in jobs.glob("*.args"))
-    }  # fmt: skip
-    assert set(asked) == {stage.section for stage in STAGES}
+    jobs = short / "bin" / "jobs"
+    asked = {}
+    for path in jobs.glob("*.args"):
+        text = path.read_text()
+        comment = text.split("--comment\n")[1].split("\n")[0]
+        asked[comment.removeprefix("rule_").partition("_wildcards")[0]] = text
+    assert set(asked) == SHORT
     assert {path.read_text().strip() for path in jobs.glob("*.state")} == {"COMPLETED"}
-    assert "--gpus=1" in asked["fine_tuning"] or "--gres=gpu:1" in asked["fine_tuning"]
-    assert "gpu:" not in asked["paper_figures"]
-    assert "--cpus-per-task=8" in asked["paper_figures"]
-    assert executions(copy).total() == 7
-    assert len(artefacts(copy / "results/tiny")) > 10
+    assert "--gpus=1\n" in asked["fine_tuning"]
+    assert "--gpus" not in asked["paper_figures"]
+    for text in asked.values():
+        assert "--cpus-per-task=8\n" in text
+        assert "\n--mem\n" in text
+        assert "\n-t\n" in text
+    assert executions(short).total() == len(SHORT)
 
 
-def test_the_kubernetes_profile_is_one_that_snakemake_takes(copy):
-    code, printed = run(copy, "results", "--profile", "kubernetes", "--", "--dry-run")
+def test_kubernetes_gets_a_job_for_every_step(short):
+    code, printed = run(
+        short, "results", "--profile", "kubernetes", "--", "--latency-wait", "1",
+        path=f"{short / 'bin'}:",
+    )  # fmt: skip
     assert code == 0, printed
-    assert "paper_figures" in printed
+    jobs = {path.name: json.loads(path.read_text()) for path in (short / "bin/jobs").glob("*.job")}
+    assert {
+        name.removeprefix("clca-").rpartition("-")[0].replace("-", "_") for name in jobs
+    } == SHORT
+    for name, job in jobs.items():
+        pod = job["spec"]["template"]["spec"]
+        assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == "clca"
+        (container,) = pod["containers"]
+        assert container["volumeMounts"][0]["mountPath"] == container["workingDir"] == str(short)
+        assert ("nvidia.com/gpu" in container["resources"]["limits"]) == ("figures" not in name)
+        assert job["spec"]["activeDeadlineSeconds"] >= 600
+    assert executions(short).total() == len(SHORT)
 
 
 def test_an_unknown_profile_is_told(copy):
