@@ -1,8 +1,8 @@
 """Sends a step of the grid to Kubernetes as a Job, says how far it is, or takes it back.
 
 Snakemake calls it (config.yaml beside it): `job.py submit --image … SCRIPT`, `job.py status NAME`,
-`job.py cancel NAME…`. Snakemake's own Kubernetes executor passes files on through an object store; a
-step here also keeps ledgers and a manifest in its folder, so all pods mount one volume instead.
+`job.py cancel NAME…`. Snakemake's own Kubernetes executor passes files on through an object store;
+a step here also keeps ledgers and a manifest in its folder, so all pods mount one volume instead.
 """
 
 import argparse
