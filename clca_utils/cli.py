@@ -118,7 +118,10 @@ def status(
         if params:
             study, steps = runner.prepared(params, results)
             times = expected(steps, results.absolute() / study.name)
-            Console().print(progress.of_study(steps, times), markup=False, highlight=False)
+            table, told = progress.of_study(steps, times)
+            Console().print(table)
+            for line in told:
+                typer.echo(line)
         else:
             Console().print(progress.of_all(results.absolute()))
 

@@ -6,10 +6,12 @@ these functions; Snakemake runs them where the profile says.
 """
 
 import math
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -181,13 +183,16 @@ def run(name: str, results: Path, profile: str, extra: Sequence[str] = ()) -> in
     home = results.absolute() / study.name
     stale = [step for step, skip in runner.forecast(steps) if not skip]
     call = command(name, results, stale, profile, extra)
+    # what a profile calls is that of this environment, whether it is activated or not
+    here = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    start = partial(subprocess.run, call, env=os.environ | here, check=False)
     if {"-n", "--dry-run", "--dryrun"} & {*extra}:
-        return subprocess.run(call, check=False).returncode
+        return start().returncode
     lock = home / ".locks" / "grid"
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock, timeout=0):
-            return subprocess.run(call, check=False).returncode
+            return start().returncode
     except Timeout:
         raise StudyError(
             f"{shown(home)} is held by another grid: wait until that ends, or stop it."

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from rich.console import Group
 from rich.table import Column, Table
 
 from clca_utils.estimates import in_words
@@ -63,12 +62,15 @@ def state_of(step: Step) -> str:
     return "failed" if reason(step) else "left"
 
 
-def of_study(steps: Iterable[Step], times: Mapping[str, float]) -> Group:
-    """Return how many steps of each stage are done, running, failed and left, and why they failed.
+def of_study(steps: Iterable[Step], times: Mapping[str, float]) -> tuple[Table, list[str]]:
+    """Count the steps of each stage that are done, running, failed and left.
 
     Args:
         steps: A study's steps.
         times: Seconds that steps will take, by their names, as far as known.
+
+    Returns:
+        The counts, and a sentence for each step that is running or failed, with the reason.
     """
     found = [(step, state_of(step)) for step in steps]
     table = Table(Column("stage"), *(Column(name, justify="right") for name in STATES), "time left")
@@ -84,7 +86,7 @@ def of_study(steps: Iterable[Step], times: Mapping[str, float]) -> Group:
     table.caption = "time left: one step after the other"
     failed = [f"{step.name} failed: {reason(step)}" for step, one in found if one == "failed"]
     busy = [f"{step.name} is running" for step, one in found if one == "running"]
-    return Group(table, *busy, *failed)
+    return table, [*busy, *failed]
 
 
 def of_all(results: Path = RESULTS) -> Table:
