@@ -9,6 +9,13 @@ from clca_utils.judging import Judgement
 from clca_utils.scenario import Change, Persona, Scenario
 
 
+def pytest_collection_modifyitems(items):
+    """Keep together, for workers that share the tests, a file's and those of the smoke study."""
+    for item in items:
+        name = "smoke" if "smoke" in item.fixturenames else item.path.name
+        item.add_marker(pytest.mark.xdist_group(name))
+
+
 @pytest.fixture(scope="session")
 def smollm():
     """Return the embedded model; a test that changes it takes a copy."""
