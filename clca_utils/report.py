@@ -8,66 +8,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from clca_utils import figures, study_figures, survey_figures
-from clca_utils.comparison import UNIFORM, Comparison, read_comparison
+from clca_utils.comparison import UNIFORM, Comparison, read_comparison, read_table
 from clca_utils.dialogue import Dialogue
-from clca_utils.files import StudyError, read_json, read_records, shown
+from clca_utils.files import read_records
 from clca_utils.held_out import changes, read_examined
 from clca_utils.intent import Intent
 from clca_utils.items import load_items
 from clca_utils.judging import Judgement
 from clca_utils.scenario import Scenario
+from clca_utils.study_tables import by_model, run_folders
 from clca_utils.tables import intent_table, judgement_table, slot_table, turn_table
-from clca_utils.uncertainty import holm, paired_change, replicates, surely_other
-
-
-def run_folders(study: Path, runs: Sequence[str] = ()) -> list[Path]:
-    """Return a study's run folders, <culture>/<model>[+<variant>]/seed-<n>, in order.
-
-    Args:
-        study: The study's folder.
-        runs: Which of them count, relative to it; by default all that are there.
-
-    Raises:
-        StudyError: There is none.
-    """
-    there = [path.parent for path in study.glob("*/*/seed-*/metrics")]
-    folders = [path for path in there if not runs or path.relative_to(study).as_posix() in runs]
-    if not folders:
-        raise StudyError(f"{shown(study)} holds no run: run the study's stages 01 to 05 first.")
-    return sorted(folders, key=lambda folder: (folder.parent, seed_of_run(folder)))
-
-
-def of_the_method(study: Path, runs: Sequence[str] = ()) -> list[str]:
-    """Return the runs of the method itself, as `run_folders` takes them, without its controls.
-
-    Those of a study that has nothing but controls are all of them. `runs` is as for `run_folders`.
-    """
-    names = [path.relative_to(study).as_posix() for path in run_folders(study, runs)]
-    return [name for name in names if "+" not in name] or names
-
-
-def seed_of_run(folder: Path) -> int:
-    """Return the seed that a run folder is named after."""
-    return int(folder.name.removeprefix("seed-"))
-
-
-def study_table(study: Path, runs: Sequence[str] = ()) -> pd.DataFrame:
-    """Return one row per run: culture, model, seed, and every metric of its stages.
-
-    `runs` is as for `run_folders`.
-
-    A variant stands with the model, as in "model+variant". A metric is named as in its file; of a
-    run whose simulator is another model, those of stages 01 to 03 stand in the simulator's row.
-    """
-    rows = []
-    for folder in run_folders(study, runs):
-        culture, model, _ = folder.relative_to(study).parts
-        row = {"culture": culture, "model": model, "seed": seed_of_run(folder)}
-        for path in sorted((folder / "metrics").glob("*.json")):
-            row |= read_json(path)
-        rows.append(row)
-    return pd.DataFrame(rows)
-
+from clca_utils.uncertainty import holm, paired_changes, replicates, surely_other
 
 SUMMARY = {
     "before": "js_distance_before",
@@ -81,12 +32,12 @@ SUMMARY = {
 }
 
 
-def summary_table(study: Path, runs: Sequence[str] = (), seed: int = 0) -> pd.DataFrame:
+def summary_table(found: pd.DataFrame, by_item: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Return the study's main table: one row per culture and model, seeds as replicates.
 
     Args:
-        study: The study's folder.
-        runs: Which of its runs count; by default all that are there.
+        found: What `study_tables.study_table` returns.
+        by_item: What `study_tables.item_distances` returns of the same runs.
         seed: Of bootstrap and permutations.
 
     Returns:
@@ -99,15 +50,13 @@ def summary_table(study: Path, runs: Sequence[str] = (), seed: int = 0) -> pd.Da
         verdict: better, worse, or not distinguishable, which it also is where the interval over
         several seeds holds 0.
     """
-    found = study_table(study, runs)
     asked = found.reindex(columns=[*found, *{*SUMMARY.values()} - set(found)])
     asked = asked.dropna(subset=["js_distance_before", "js_distance_after"])
+    groups, distances = by_model(asked), by_model(by_item)
+    items = [distances[key].groupby("qid")[["before", "after"]].mean() for key in groups]
+    changes = paired_changes([(one["before"], one["after"]) for one in items], seed)
     rows = []
-    for (culture, model), group in asked.groupby(["culture", "model"]):
-        folders = [study / str(culture) / str(model) / f"seed-{number}" for number in group["seed"]]
-        tables = pd.concat([read_comparison(folder / "tables").main for folder in folders])
-        by_item = tables.groupby(["qid", "variant"])["js_distance"].mean().unstack()
-        change = paired_change(by_item["before"], by_item["after"], seed)
+    for ((culture, model), group), change in zip(groups.items(), changes, strict=True):
         over_seeds = replicates(group["js_distance_after"] - group["js_distance_before"])
         row = {"culture": culture, "model": model, "seeds": len(group)}
         row |= {name: group[metric].mean() for name, metric in SUMMARY.items()}
@@ -201,10 +150,10 @@ def study_maps(study: Path, runs: Sequence[str] = ()) -> dict[str, Figure]:
     for folder in run_folders(study, runs):
         if not (folder / "tables").is_dir():
             continue
-        seen = read_comparison(folder / "tables")
+        iso3 = str(read_table(folder / "tables", "coverage")["iso3"].iloc[0])
         label = " ".join(folder.relative_to(study).parts)
-        for name, places in seen.places.groupby("map"):
-            found.setdefault(f"map_{name}", []).append((label, seen.iso3, places))
+        for name, places in read_table(folder / "tables", "places").groupby("map"):
+            found.setdefault(f"map_{name}", []).append((label, iso3, places))
     return {name: map_figure(some) for name, some in found.items()}
 
 

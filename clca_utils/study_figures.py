@@ -44,7 +44,7 @@ def study_figure(runs: pd.DataFrame) -> Figure:
     marks cultures with people's data of low trust.
 
     Args:
-        runs: What `report.study_table` returns.
+        runs: What `study_tables.study_table` returns.
     """
     asked = _surveyed(runs)
     groups = list(asked.groupby(["culture", "model"], sort=True))
@@ -110,9 +110,9 @@ def heat_map_figure(runs: pd.DataFrame) -> Figure:
     over the cultures. A dagger marks cultures with people's data of low trust.
 
     Args:
-        runs: What `report.study_table` returns: per run `<measure>_before`, `<measure>_after` and
-            `<measure>_<line>`, lines as named in `references.LINES`; maybe `low_trust_items`.
-            Measures and lines that are absent are left out.
+        runs: What `study_tables.study_table` returns: per run `<measure>_before`,
+            `<measure>_after` and `<measure>_<line>`, lines as named in `references.LINES`; maybe
+            `low_trust_items`. Measures and lines that are absent are left out.
     """
     asked = _surveyed(runs)
     measures = [name for name in MEASURES if f"{name}_before" in asked]
