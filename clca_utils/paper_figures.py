@@ -5,6 +5,7 @@ letters are read in print. Where there are two conditions, one is hollow, so gre
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -183,9 +184,9 @@ def published_figure(table: pd.DataFrame, uniform: Mapping[str, float] | None = 
         for side, marker, colours in ((~paper, "o", (ORANGE, BLUE)), (paper, "s", (GREY, GREY))):
             axes.hlines(at[side], before[side], after[side], color=colours[1], linewidth=1)
             axes.scatter(
-                before[side], at[side], 20, "white", marker, edgecolors=colours[0], zorder=3
+                before[side], at[side], 20, "white", marker=marker, edgecolors=colours[0], zorder=3
             )
-            axes.scatter(after[side], at[side], 20, colours[1], marker, zorder=4)
+            axes.scatter(after[side], at[side], 20, colours[1], marker=marker, zorder=4)
         if uniform and np.isfinite(uniform.get(metric, np.nan)):
             axes.axvline(uniform[metric], color=UNIFORM, linestyle="--", linewidth=1)
         better = "left" if MEASURES[metric].better == "lower" else "right"
@@ -195,7 +196,7 @@ def published_figure(table: pd.DataFrame, uniform: Mapping[str, float] | None = 
     names = shown["model"] + np.where(paper, " (paper)", "")
     panels[0].set_yticks(at, names)
     panels[0].set_ylim(at[-1] + 0.6, -0.6)
-    style = {"linestyle": "", "markersize": 5}
+    style: dict[str, Any] = {"linestyle": "", "markersize": 5}
     handles = [
         Line2D([], [], marker="o", mec=ORANGE, mfc="white", label="this study, before", **style),
         Line2D([], [], marker="o", color=BLUE, label="this study, after", **style),

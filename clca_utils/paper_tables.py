@@ -22,10 +22,20 @@ LINES = {
 """Reference lines as named in metrics, and in the main table."""
 
 
-def write_tables(table: pd.DataFrame, folder: Path, name: str, caption: str) -> None:
-    """Write a table as <folder>/<name>.csv and <name>.tex, without its index."""
+def write_tables(
+    table: pd.DataFrame, folder: Path, name: str, caption: str, printed: pd.DataFrame | None = None
+) -> None:
+    """Write a table as <folder>/<name>.csv and <name>.tex, without its index.
+
+    Args:
+        table: The table.
+        folder: Where to.
+        name: What it is called.
+        caption: What it shows, in plain words.
+        printed: What LaTeX prints in its place, such as fewer columns.
+    """
     write_text(folder / f"{name}.csv", table.to_csv(index=False))
-    write_text(folder / f"{name}.tex", latex(table, name, caption))
+    write_text(folder / f"{name}.tex", latex(table if printed is None else printed, name, caption))
 
 
 def latex(table: pd.DataFrame, name: str, caption: str, decimals: int = 3) -> str:

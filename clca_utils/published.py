@@ -77,6 +77,17 @@ def our_numbers(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS).dropna(subset="value").reset_index(drop=True)
 
 
+def uniform_of(found: pd.DataFrame) -> dict[str, float]:
+    """Return what guessing evenly comes to by measure, means over the study's cultures.
+
+    Args:
+        found: What `study_tables.study_table` returns.
+    """
+    columns = {f"{metric}_uniform": metric for metric in METRICS.values()}
+    known = found.reindex(columns=["culture", *columns]).groupby("culture")[[*columns]].mean()
+    return {columns[str(name)]: float(value) for name, value in known.mean().dropna().items()}
+
+
 def side_by_side(
     found: pd.DataFrame, metrics: Sequence[str] = tuple(METRICS.values())
 ) -> pd.DataFrame:

@@ -136,25 +136,40 @@ def comparison_figures(seen: Comparison, seed: int) -> dict[str, Figure]:
     }
 
 
+MANY = 6
+"""Arrows on one map; of more, each model gets its own map."""
+
+
 def study_maps(study: Path, runs: Sequence[str] = ()) -> dict[str, Figure]:
     """Draw the cultural maps with all models of a study, name to figure.
 
-    Runs whose maps were drawn through other countries or items than the first run's are left out:
-    their places can't be compared.
+    A model's place is the mean over its seeds. Where there are too many arrows for one map, each
+    model has its own, `<map>_<model>`. Runs whose maps were drawn through other countries or items
+    than the first run's are left out: their places can't be compared.
 
     Args:
         study: The study's folder.
         runs: Which of its runs count; by default all that are there.
     """
-    found: dict[str, list[tuple[str, str, pd.DataFrame]]] = {}
+    found: dict[str, list[tuple[str, str, str, pd.DataFrame]]] = {}
     for folder in run_folders(study, runs):
         if not (folder / "tables").is_dir():
             continue
         iso3 = str(read_table(folder / "tables", "coverage")["iso3"].iloc[0])
-        label = " ".join(folder.relative_to(study).parts)
+        culture, model, _ = folder.relative_to(study).parts
         for name, places in read_table(folder / "tables", "places").groupby("map"):
-            found.setdefault(f"map_{name}", []).append((label, iso3, places))
-    return {name: map_figure(some) for name, some in found.items()}
+            found.setdefault(f"map_{name}", []).append((culture, model, iso3, places))
+    drawn = {}
+    for name, some in found.items():
+        whole = len({run[:2] for run in some}) <= MANY
+        for model in [""] if whole else sorted({run[1] for run in some}):
+            mine = [
+                (f"{culture} {label}" if whole else culture, iso3, places)
+                for culture, label, iso3, places in some
+                if model in ("", label)
+            ]
+            drawn[f"{name}_{model}" if model else name] = map_figure(mine)
+    return drawn
 
 
 def map_figure(runs: Sequence[tuple[str, str, pd.DataFrame]]) -> Figure:
@@ -162,16 +177,17 @@ def map_figure(runs: Sequence[tuple[str, str, pd.DataFrame]]) -> Figure:
 
     Args:
         runs: Of each run what to call it, the three letters of the country whose culture was to
-            be learnt, and the rows of `Comparison.places` of the map.
+            be learnt, and the rows of `Comparison.places` of the map. Those called alike are one
+            arrow, at their mean.
     """
     first = runs[0][2]
     countries = first[first["kind"] == "country"]
     same = [run for run in runs if _countries(run[2]).equals(_countries(first))]
     learnt = {iso3 for _, iso3, _ in same}
     arrows = []
-    for label, _, places in same:
-        models = places[places["kind"] != "country"]
-        spots = models.set_index("kind")[["x", "y"]].reindex(["before", "after"])
+    for label in dict.fromkeys(label for label, _, _ in same):
+        models = pd.concat([places for name, _, places in same if name == label])
+        spots = models.groupby("kind")[["x", "y"]].mean().reindex(["before", "after"])
         ends = [f"{axis}{end}" for end in (0, 1) for axis in "xy"]
         arrow = dict(zip(ends, spots.to_numpy().ravel(), strict=True))
         arrows.append({**arrow, "label": label})

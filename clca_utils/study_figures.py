@@ -39,9 +39,9 @@ def study_figure(runs: pd.DataFrame) -> Figure:
     """Show every run's distance to its people before (ring) and after training (dot).
 
     Mean Jensen-Shannon distance (base 2) over the items, a panel per culture, a line per model, one
-    ring and dot per seed. Ticks mark the human floor, the nearest other country and the uniform line;
-    right of the uniform line an answer is further from the people than guessing evenly. A dagger
-    marks cultures with people's data of low trust.
+    ring and dot per seed. Ticks mark the human floor, the nearest other country and the uniform
+    line; right of the uniform line an answer is further from the people than guessing evenly. A
+    dagger marks cultures with people's data of low trust.
 
     Args:
         runs: What `study_tables.study_table` returns.

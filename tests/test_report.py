@@ -369,7 +369,7 @@ def test_a_studys_maps_hold_the_models_of_all_its_runs(tmp_path, survey, spots, 
     assert set(report.study_maps(tmp_path)) == {"map_values", "map_inglehart-welzel"}
     for countries, models, *_ in drawn:
         assert models["label"].tolist() == [
-            "german large seed-1", "german large seed-2", "japanese large seed-1"
+            "german large", "japanese large"
         ]  # fmt: skip
         assert set(countries["label"][countries["highlight"]]) == {"AAA", "CCC"}
     drawn.clear()
