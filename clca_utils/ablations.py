@@ -30,10 +30,10 @@ def ablation_table(by_item: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         One row per model and variant, the method ("clca") first, then the untrained model and the
         others by name: model, variant; cultures and seeds, how many; distance, the mean
         Jensen-Shannon distance to the people after training, with its interval over the items,
-        distance_low and distance_high; difference, the variant's minus the method's (positive: the
-        part left out brings the model closer), with its interval over the items, low and high, and
-        over the seeds, seeds_low and seeds_high; p_value of no difference; p_holm, corrected for
-        the rows; verdict ("further", "closer", "not distinguishable"; empty for the method).
+        distance_low and distance_high; difference, the method's minus the variant's (negative: the
+        method is closer), with its interval over the items, low and high, and over the seeds,
+        seeds_low and seeds_high; p_value of no difference; p_holm, corrected for the rows; verdict,
+        of the method ("closer", "further", "not distinguishable"; empty in its own row).
     """
     table = by_item.assign(
         model=by_item["model"].str.partition("+")[0], variant=by_item["model"].map(variant_of)
@@ -42,7 +42,8 @@ def ablation_table(by_item: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     before = own.assign(variant=UNTRAINED, after=own["before"])
     keys = ["model", "variant", *UNIT, "seed"]
     after = pd.concat([table, before]).groupby(keys)["after"].mean().dropna()
-    method = after.xs(CLCA, level="variant").rename(CLCA)
+    its_own = after.index.get_level_values("variant") == CLCA
+    method = after[its_own].droplevel("variant").rename(CLCA)
     pairs = (
         after.rename("other").reset_index().join(method, on=["model", *UNIT, "seed"], how="inner")
     )
@@ -53,7 +54,7 @@ def ablation_table(by_item: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     tested = found["variant"] != CLCA
     found.loc[tested, "p_holm"] = holm(found.loc[tested, "p_value"])
     clear = surely_other(found.reindex(columns=[*COLUMNS, "p_holm"]))
-    words = (found["difference"] > 0).map({True: "further", False: "closer"})
+    words = (found["difference"] < 0).map({True: "closer", False: "further"})
     verdict = words.where(clear, "not distinguishable").where(tested, "")
     return found.assign(verdict=verdict)
 
@@ -66,14 +67,14 @@ def variant_of(label: str) -> str:
 
 def _rows(groups: dict[tuple[str, str], pd.DataFrame], seed: int) -> list[dict[str, object]]:
     units = [pairs.groupby(UNIT)[[CLCA, "other"]].mean() for pairs in groups.values()]
-    changes = paired_changes([(one[CLCA], one["other"]) for one in units], seed)
+    changes = paired_changes([(one["other"], one[CLCA]) for one in units], seed)
     rows: list[dict[str, object]] = []
     for ((model, variant), pairs), by_unit, change in zip(
         groups.items(), units, changes, strict=True
     ):
         distance = interval(by_unit["other"], seed)
         seeds = pairs.groupby("seed")[[CLCA, "other"]].mean()
-        spread = replicates(seeds["other"] - seeds[CLCA])
+        spread = replicates(seeds[CLCA] - seeds["other"])
         rows.append(
             {
                 "model": model, "variant": variant, "cultures": pairs["culture"].nunique(),
@@ -94,16 +95,10 @@ def ablations_told(table: pd.DataFrame) -> str:
     """
     told = []
     for model, rows in table[table["variant"] != CLCA].groupby("model"):
-        sides = {
-            word: ", ".join(rows["variant"][rows["verdict"] == word])
-            for word in ("further", "closer")
-        }
         words = [
-            f"{word} from the people than the method: {names}"
-            if word == "further"
-            else f"{word} to them: {names}"
-            for word, names in sides.items()
-            if names
+            f"the method is {word} than {', '.join(rows['variant'][rows['verdict'] == word])}"
+            for word in ("closer", "further")
+            if (rows["verdict"] == word).any()
         ]
-        told.append(f"{model}: " + ("; ".join(words) or "no variant is distinguishable") + ".")
+        told.append(f"{model}: {'; '.join(words) or 'no variant is distinguishable'}.")
     return "\n".join(told) or "The study ran no variant."

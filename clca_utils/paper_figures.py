@@ -63,12 +63,12 @@ def _with_intervals(axes: Axes, rows: pd.DataFrame, value: str, colour: str) -> 
 
 @themed
 def ablation_figure(table: pd.DataFrame) -> Figure:
-    """Show how much further from the people, or closer, each variant of the method ends.
+    """Show how much closer to the people the method ends than each of its variants.
 
-    A panel per model, a row per variant: its mean Jensen-Shannon distance minus the method's over
-    the items of all cultures, with 95 % intervals over the items. Right of the line the variant is
-    further from the people than the method, so what it leaves out helps. Filled: clear after
-    correction for the number of rows (Holm).
+    A panel per model, a row per variant: the method's mean Jensen-Shannon distance minus the
+    variant's over the items of all cultures, with 95 % intervals over the items. Left of the line
+    the method is closer, so what the variant leaves out helps. Filled: clear after correction for
+    the number of rows (Holm).
 
     Args:
         table: What `ablations.ablation_table` returns.
@@ -84,9 +84,7 @@ def ablation_figure(table: pd.DataFrame) -> Figure:
         axes.set_title(model, fontsize=9)
         axes.tick_params(labelsize=8)
     panels[0].set_yticks(range(len(variants)), variants)
-    figure.supxlabel(
-        f"{JS_AXIS}: variant minus method\n(right: further than the method)", fontsize=9
-    )
+    figure.supxlabel(f"{JS_AXIS}: method minus variant\n(left: the method is closer)", fontsize=9)
     return figure
 
 
@@ -152,7 +150,7 @@ def most_moved_figure(table: pd.DataFrame) -> Figure:
         names = [f"{row.topic} {row.qid}" for row in rows.itertuples()]
         axes.set_yticks(range(len(rows)), names, fontsize=7.5)
         axes.tick_params(axis="x", labelsize=8)
-        axes.set_title(f"{culture}, {model}", fontsize=9)
+        axes.set_title(f"{culture}, {model}", fontsize=9, loc="right")
     figure.supxlabel(f"change of {JS_AXIS} (left: closer)", fontsize=9)
     return figure
 
