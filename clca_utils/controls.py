@@ -4,7 +4,7 @@ Read from a study's results folder alone. A control is a run of another variant,
 `<culture>/<model>+<variant>/seed-<n>`; the method itself is in `<culture>/<model>/seed-<n>`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 
 from clca_utils.files import read_json
 from clca_utils.held_out import changes, read_examined
-from clca_utils.study_tables import RUN, by_model, folder_of, run_folders, seed_of_run
+from clca_utils.study_tables import RUN, folder_of, run_folders, seed_of_run
 from clca_utils.uncertainty import holm, paired_change, paired_changes, replicates, surely_other
 
 UNTRAINED = "untrained"
@@ -50,11 +50,10 @@ def control_table(by_item: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         averaged over seeds; p_holm, corrected for the rows of the table; verdict ("closer",
         "further", "not distinguishable").
     """
-    runs = by_model(by_item.set_index(["qid", "seed"]))
     sides = {
-        (culture, model, control): pair
-        for (culture, model), mine in runs.items()
-        for control, pair in _beside(mine, _controls_of(culture, model, runs)).items()
+        (str(culture), *side): pair
+        for culture, rows in by_item.groupby("culture")
+        for side, pair in _pairs(rows).items()
     }
     table = pd.DataFrame(list(sides), columns=COLUMNS[:3])
     table = table.join(pd.DataFrame(_compared(list(sides.values()), seed), columns=COLUMNS[3:-2]))
@@ -63,31 +62,29 @@ def control_table(by_item: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     return table.assign(verdict=np.where(surely_other(table), words, "not distinguishable"))
 
 
-def _controls_of(
-    culture: str, model: str, runs: Mapping[tuple[str, str], pd.DataFrame]
-) -> dict[str, pd.DataFrame]:
-    """Return the distances of a model's controls by the variant's name; none of a control."""
-    start = f"{model}+"
-    return {
-        name.removeprefix(start): theirs
-        for (at, name), theirs in runs.items()
-        if at == culture and name.startswith(start) and "+" not in model
-    }
+def _pairs(rows: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
+    """Return the method's distances (clca) beside each control's (other), of one culture.
 
-
-def _beside(mine: pd.DataFrame, others: Mapping[str, pd.DataFrame]) -> dict[str, pd.DataFrame]:
-    """Return the method's distances (clca) beside each control's (other), by item and seed."""
-    pairs = {UNTRAINED: mine["before"]} if others else {}
-    for control, theirs in others.items():
-        both = theirs.index.intersection(mine.index)
-        if (theirs["before"][both] - mine["before"][both]).abs().max() > SAME:
-            pairs[f"{control}, {UNTRAINED}"] = theirs["before"]
-        pairs[control] = theirs["after"]
-    told = {
-        control: pd.DataFrame({"clca": mine["after"], "other": other}).dropna()
-        for control, other in pairs.items()
-    }
-    return {control: pair for control, pair in told.items() if len(pair)}
+    By model and control; index qid and seed.
+    """
+    before, after = (
+        rows.pivot(index=["qid", "seed"], columns="model", values=name)
+        for name in ("before", "after")
+    )
+    found: dict[tuple[str, str], pd.DataFrame] = {}
+    for label in after:
+        model, _, control = str(label).partition("+")
+        if not control or model not in after:
+            continue
+        others = {UNTRAINED: before[model]}
+        if (before[label] - before[model]).abs().max() > SAME:
+            others[f"{control}, {UNTRAINED}"] = before[label]
+        others[control] = after[label]
+        for name, other in others.items():
+            pair = pd.DataFrame({"clca": after[model], "other": other}).dropna()
+            if len(pair):
+                found.setdefault((model, name), pair)
+    return dict(sorted(found.items(), key=lambda one: one[0][0]))
 
 
 def _compared(pairs: Sequence[pd.DataFrame], seed: int) -> list[dict[str, float]]:
@@ -162,15 +159,18 @@ def surprise_changes(study: Path, runs: Sequence[str] = ()) -> pd.DataFrame:
         `MOVED`; unit is a conversation, change in nats a token. Only of models whose adapters
         learnt, and were examined on, at least two cultures.
     """
-    tables = [pd.DataFrame(columns=MOVED)]
+    found = {}
     for folder in run_folders(study, runs):
         if (folder / "held_out.csv").is_file():
             learnt, label, _ = folder.relative_to(study).parts
-            turns = changes(read_examined(folder)).query("task == 'imitation'")
-            unit, other = turns["id"].str.partition("/")[0], turns["culture"].str.lower()
-            table = turns.assign(model=label, learnt=learnt, other=other, unit=unit)
-            tables.append(table.assign(seed=seed_of_run(folder))[MOVED])
-    return _square(pd.concat(tables, ignore_index=True))
+            exam = read_examined(folder)
+            found[learnt, label, seed_of_run(folder)] = exam[exam["task"] == "imitation"]
+    if not found:
+        return pd.DataFrame(columns=MOVED)
+    exams = pd.concat(found, names=["by", "model", "seed"]).reset_index()
+    turns = changes(exams, ["by", "model", "seed"]).drop(columns="learnt")
+    unit, other = turns["id"].str.partition("/")[0], turns["culture"].str.lower()
+    return _square(turns.assign(learnt=turns["by"], other=other, unit=unit)[MOVED])
 
 
 def people_changes(study: Path, by_item: pd.DataFrame) -> pd.DataFrame:

@@ -147,21 +147,22 @@ def _sets(
     wide = shares.astype({"qid": order}).set_index(keys)["share"].unstack("option")
     groups = by_model(wide)
     for (culture, model), distances in by_model(by_item.astype({"qid": order})).items():
-        variants = dict(list(groups[culture, model].groupby("variant")))
-        theirs = variants[PEOPLE].groupby("qid", observed=True).first()
+        shares_of = dict(list(groups[culture, model].droplevel(RUN[:2]).groupby("variant")))
+        theirs = shares_of[PEOPLE].groupby("qid", observed=True).first()
         for answers in ("before", "after"):
             far = distances.pivot(index="seed", columns="qid", values=answers).dropna(axis=1)
-            if far.empty or answers not in variants:
+            if far.empty or answers not in shares_of:
                 continue
             # of other items the people's answers are unknown
             qids = far.columns.intersection(theirs.index)
-            mine = [
-                rows.droplevel([*RUN, "variant"]).loc[qids]
-                for _, rows in variants[answers].groupby("seed")
-            ]
+            mine = shares_of[answers].droplevel("variant")
+            by_option = [mine[option].unstack("qid") for option in theirs.columns]
+            options = [pd.DataFrame(one).reindex(columns=qids).to_numpy() for one in by_option]
             yield (
                 (culture, model, answers),
-                Answers(np.stack(mine), theirs.loc[qids].to_numpy(), far[qids].to_numpy()),
+                Answers(
+                    np.stack(options, axis=-1), theirs.loc[qids].to_numpy(), far[qids].to_numpy()
+                ),
             )
 
 

@@ -40,7 +40,7 @@ def moved_table(by_item: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index().sort_values(order, kind="stable", ignore_index=True)
 
 
-def most_moved(table: pd.DataFrame, count: int = 5) -> pd.DataFrame:
+def most_moved(table: pd.DataFrame, count: int = 4) -> pd.DataFrame:
     """Return of each culture and model the items that moved most, `count` in each direction.
 
     Args:

@@ -4,7 +4,7 @@ Plain frames in, a figure out, as in `clca_utils.figures`; as wide as a page of 
 letters are read in print. Where there are two conditions, one is hollow, so grey will do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -112,7 +112,7 @@ def scaling_figure(table: pd.DataFrame) -> Figure:
             )  # fmt: skip
     axes.axhline(table["uniform"].mean(), color=UNIFORM, ls=(0, (5, 3)), lw=1, label="uniform line")
     axes.set_xscale("log")
-    axes.set_xticks(sorted({*table["parameters"].round(-7)}))
+    axes.set_xticks(_apart(table["parameters"]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _size(value)))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.tick_params(axis="x", labelsize=8, rotation=45)
@@ -120,6 +120,15 @@ def scaling_figure(table: pd.DataFrame) -> Figure:
     axes.set(xlabel="parameters", ylabel=JS_AXIS.replace(" to", "\nto"))
     legend_above(axes, columns=3)
     return figure
+
+
+def _apart(sizes: Iterable[float], ratio: float = 1.15) -> list[float]:
+    """Return the sizes, smallest first, that are not nearly that of the one before."""
+    kept: list[float] = []
+    for size in sorted(sizes):
+        if not kept or size >= ratio * kept[-1]:
+            kept.append(size)
+    return kept
 
 
 def _size(parameters: float) -> str:

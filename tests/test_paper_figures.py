@@ -1,5 +1,7 @@
 """The figures of a paper: legible in print, and what they show is where the numbers are."""
 
+import itertools
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -78,7 +80,7 @@ def dots(axes):
     found = {}
     for marks in axes.collections:
         if isinstance(marks, mpl.collections.PathCollection):
-            for place, face in zip(marks.get_offsets(), marks.get_facecolors(), strict=True):
+            for place, face in zip(marks.get_offsets(), itertools.cycle(marks.get_facecolors())):
                 if np.isfinite(np.ma.filled(place, np.nan)).all():
                     found[tuple(np.round(place, 6))] = mpl.colors.to_hex(face)
     return found
