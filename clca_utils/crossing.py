@@ -147,7 +147,9 @@ def _sets(
     wide = shares.astype({"qid": order}).set_index(keys)["share"].unstack("option")
     groups = by_model(wide)
     for (culture, model), distances in by_model(by_item.astype({"qid": order})).items():
-        shares_of = dict(list(groups[culture, model].droplevel(RUN[:2]).groupby("variant")))
+        shares_of = dict(
+            list(groups[culture, model].droplevel(["culture", "model"]).groupby("variant"))
+        )
         theirs = shares_of[PEOPLE].groupby("qid", observed=True).first()
         for answers in ("before", "after"):
             far = distances.pivot(index="seed", columns="qid", values=answers).dropna(axis=1)

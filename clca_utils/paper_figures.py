@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from clca_utils.dataset_statistics import READ
 from clca_utils.figures import BLUE, GREY, ORANGE, PALETTE, canvas, legend_above, themed
 from clca_utils.measures import MEASURES
+from clca_utils.study_tables import method_rows
 from clca_utils.survey_figures import JS_AXIS, UNIFORM
 
 WIDTH = 6.3
@@ -36,6 +37,11 @@ def in_parts(table: pd.DataFrame, by: str) -> dict[str, pd.DataFrame]:
     if len(table[["culture", "model"]].drop_duplicates()) <= MANY:
         return {"": table}
     return {f"_{name}": part for name, part in table.groupby(by, sort=True)}
+
+
+def few_models(matrix: pd.DataFrame) -> pd.DataFrame:
+    """Return a table by model whole, or if it is of too many models, without the controls' rows."""
+    return matrix if matrix["model"].nunique() <= MANY else method_rows(matrix)
 
 
 def _panels(
