@@ -390,12 +390,13 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
         )
 
 
-def read_table(folder: Path, name: str) -> pd.DataFrame:
+def read_table(folder: Path, name: str, columns: list[str] | None = None) -> pd.DataFrame:
     """Read one of the tables back.
 
     Args:
         folder: Where they are.
         name: Which: a field of `Comparison`.
+        columns: Which of its columns, if not all.
 
     Raises:
         StudyError: It is missing.
@@ -403,7 +404,7 @@ def read_table(folder: Path, name: str) -> pd.DataFrame:
     path = folder / f"{name}.csv"
     if not path.is_file():
         raise StudyError(f"{shown(path)} is missing: run 05_wvs_analysis first.")
-    table = pd.read_csv(path, keep_default_na=name == "coverage")
+    table = pd.read_csv(path, keep_default_na=name == "coverage", usecols=columns)
     return table.fillna({"tier": ""}) if name == "coverage" else table
 
 

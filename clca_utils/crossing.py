@@ -142,30 +142,26 @@ def _sets(
     by_item: pd.DataFrame, shares: pd.DataFrame
 ) -> Iterator[tuple[tuple[str, str, str], Answers]]:
     """Yield the answers of every culture and model before and after, as far as they are there."""
-    order = pd.CategoricalDtype(list(shares["qid"].unique()), ordered=True)
-    keys = [*RUN, "variant", "qid", "option"]
-    wide = shares.astype({"qid": order}).set_index(keys)["share"].unstack("option")
-    groups = by_model(wide)
-    for (culture, model), distances in by_model(by_item.astype({"qid": order})).items():
-        shares_of = dict(
-            list(groups[culture, model].droplevel(["culture", "model"]).groupby("variant"))
-        )
-        theirs = shares_of[PEOPLE].groupby("qid", observed=True).first()
+    qids, options = list(shares["qid"].unique()), sorted(shares["option"].unique())
+    wide = shares.pivot(index=[*RUN, "variant"], columns=["qid", "option"], values="share")
+    wide = wide.reindex(columns=pd.MultiIndex.from_product([qids, options]))
+    cube = wide.to_numpy().reshape(len(wide), len(qids), len(options))
+    who = wide.index.to_frame(index=False).groupby(["culture", "model", "variant"]).indices
+    for (culture, model), rows in by_model(by_item).items():
+        if (culture, model, PEOPLE) not in who:
+            continue
+        people = cube[who[culture, model, PEOPLE][0]]
         for answers in ("before", "after"):
-            far = distances.pivot(index="seed", columns="qid", values=answers).dropna(axis=1)
-            if far.empty or answers not in shares_of:
-                continue
+            far = rows.pivot(index="seed", columns="qid", values=answers).reindex(columns=qids)
+            distances = far.to_numpy()
             # of other items the people's answers are unknown
-            qids = far.columns.intersection(theirs.index)
-            mine = shares_of[answers].droplevel("variant")
-            by_option = [mine[option].unstack("qid") for option in theirs.columns]
-            options = [pd.DataFrame(one).reindex(columns=qids).to_numpy() for one in by_option]
-            yield (
-                (culture, model, answers),
-                Answers(
-                    np.stack(options, axis=-1), theirs.loc[qids].to_numpy(), far[qids].to_numpy()
-                ),
-            )
+            known = ~np.isnan(distances).any(axis=0) & ~np.isnan(people).all(axis=1)
+            if known.any() and (culture, model, answers) in who:
+                mine = cube[who[culture, model, answers]]
+                yield (
+                    (culture, model, answers),
+                    Answers(mine[:, known], people[known], distances[:, known]),
+                )
 
 
 def _measured(sets: Sequence[Answers], seed: int) -> pd.DataFrame:

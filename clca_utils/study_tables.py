@@ -85,6 +85,7 @@ def survey_tables(
     study: Path,
     name: str,
     runs: Sequence[str] = (),
+    columns: list[str] | None = None,
     keep: Callable[[pd.DataFrame], pd.DataFrame] = lambda table: table,
 ) -> pd.DataFrame:
     """Return one table of the survey of all runs that answered it, one run's below the other's.
@@ -93,7 +94,8 @@ def survey_tables(
         study: The study's folder.
         name: Which: a field of `comparison.Comparison`.
         runs: As for `run_folders`.
-        keep: What of each run's table is kept.
+        columns: Which of its columns are read; by default all.
+        keep: Which rows of each run's table are kept.
 
     Returns:
         Columns culture, model, seed and those of the table; empty where no run has answers.
@@ -102,7 +104,9 @@ def survey_tables(
     for folder in run_folders(study, runs):
         if (folder / "tables" / "items.csv").is_file():
             culture, model, _ = folder.relative_to(study).parts
-            found[culture, model, seed_of_run(folder)] = keep(read_table(folder / "tables", name))
+            found[culture, model, seed_of_run(folder)] = keep(
+                read_table(folder / "tables", name, columns)
+            )
     if not found:
         return pd.DataFrame(columns=RUN)
     return pd.concat(found, names=RUN).droplevel(-1).reset_index()
@@ -116,8 +120,8 @@ def item_distances(study: Path, runs: Sequence[str] = ()) -> pd.DataFrame:
         main reading, base 2); rows in the order of the runs and of their items. Empty where no run
         has answers.
     """
-    columns = ["variant", "qid", "topic", "js_distance"]
-    table = survey_tables(study, "items", runs, lambda one: main_reading(one)[columns])
+    read = ["variant", "qid", "topic", "reading", "js_distance"]
+    table = survey_tables(study, "items", runs, read, main_reading)
     if table.empty:
         return pd.DataFrame(columns=[*RUN, "qid", "topic", "before", "after"])
     keys = [*RUN, "qid", "topic"]
