@@ -45,10 +45,13 @@ SHARED = ("references.csv", "coverage.csv")
 """Tables that hold no answer of a model."""
 
 
-def noisy_items(items: pd.DataFrame, draw: np.random.Generator, gain: float) -> pd.DataFrame:
-    """Return distances that differ by model and run; after training closer by `gain` or so."""
+def noisy_items(
+    items: pd.DataFrame, draw: np.random.Generator, before: np.random.Generator, gain: float
+) -> pd.DataFrame:
+    """Return distances that differ by model and, after training, by run; closer by `gain` or so."""
     after = items["variant"] == "after"
-    factor = np.exp(draw.normal(-gain * after, 0.08, len(items)))
+    factor = np.exp(before.normal(0, 0.08, len(items)))  # untrained, a model answers once
+    factor[after] = np.exp(draw.normal(-gain, 0.08, int(after.sum())))
     return items.assign(js_distance=(items["js_distance"] * factor).clip(0, 1))
 
 
@@ -71,9 +74,12 @@ def write_run(folder: Path, shared: Path, owner: Path, draw: np.random.Generator
     places = pd.read_csv(SOURCE / "tables" / "places.csv", keep_default_na=False)
     moved = places["kind"].isin(["before", "after"])
     places.loc[moved, ["x", "y"]] += draw.normal(0, 0.5, (int(moved.sum()), 2))
+    label = folder.parent.name
+    asked = label if "prompt" in label else label.partition("+")[0]
+    before = np.random.default_rng([*f"{folder.parents[1].name} {asked}".encode()])
     gain = draw.normal(0.03 if "+" not in folder.parent.name else 0.01, 0.01)
     read |= {
-        "items": noisy_items(read["items"], draw, gain),
+        "items": noisy_items(read["items"], draw, before, gain),
         "shares": noisy_shares(read["shares"], draw),
         "places": places,
     }
