@@ -1,5 +1,6 @@
 """Tables as a paper prints them: every one as CSV, with all its digits, and as LaTeX beside it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,11 @@ LINES = {
 
 
 def write_tables(
-    table: pd.DataFrame, folder: Path, name: str, caption: str, printed: pd.DataFrame | None = None
+    table: pd.DataFrame,
+    folder: Path,
+    name: str,
+    caption: str,
+    printed: Callable[[pd.DataFrame], pd.DataFrame] = lambda table: table,
 ) -> None:
     """Write a table as <folder>/<name>.csv and <name>.tex, without its index.
 
@@ -32,10 +37,10 @@ def write_tables(
         folder: Where to.
         name: What it is called.
         caption: What it shows, in plain words.
-        printed: What LaTeX prints in its place, such as fewer columns.
+        printed: What of it LaTeX prints, such as fewer rows.
     """
     write_text(folder / f"{name}.csv", table.to_csv(index=False))
-    write_text(folder / f"{name}.tex", latex(table if printed is None else printed, name, caption))
+    write_text(folder / f"{name}.tex", latex(printed(table), name, caption))
 
 
 def latex(table: pd.DataFrame, name: str, caption: str, decimals: int = 3) -> str:
