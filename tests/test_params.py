@@ -274,6 +274,7 @@ def test_a_slip_is_told_in_a_sentence(write, changes, sentence):
             [["germann"], "german", ["german", "german"], ["absent.yaml"], [1], None],
         ),
         ("wvs_analysis", "batch_size", [0]),
+        ("paper_figures", "run_figures", ["none", "", None, ["all"]]),
     ],
 )
 def test_an_impossible_value_names_its_field(write, section, name, values):
