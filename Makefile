@@ -17,7 +17,7 @@ help:
 	@echo "make setup               only set up: environment, packages, embedded model"
 	@echo "make check               only check style and types"
 	@echo "make reference           run the study and keep a copy for others in results/reference"
-	@echo "make bench               how fast it plays, trains and asks, against the usual ways"
+	@echo "make bench               how fast it plays, trains, asks and draws, against the usual ways"
 	@echo "make lab                 set up, then open JupyterLab"
 	@echo "make clean               remove the environment and caches; results stay"
 
@@ -49,6 +49,7 @@ bench: setup
 	$(BIN)/python benchmarks/simulating.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/asking.py
+	$(BIN)/python benchmarks/figures.py
 
 lab: setup
 	$(BIN)/jupyter lab notebooks

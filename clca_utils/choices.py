@@ -41,5 +41,8 @@ Check = Literal["paraphrase", "retest", "prompts", "cultures"]
 
 CHECKS: tuple[Check, ...] = get_args(Check)
 
+RunFigures = Literal["first", "all"]
+"""Of which runs of the method stage 06 draws their own figures once more."""
+
 Dtype = Literal["float32", "bfloat16", "float16"]
 """Of the weights of an exported model."""

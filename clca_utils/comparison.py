@@ -399,17 +399,28 @@ def write_comparison(comparison: Comparison, folder: Path) -> None:
         )
 
 
+def read_table(folder: Path, name: str, columns: list[str] | None = None) -> pd.DataFrame:
+    """Read one of the tables back.
+
+    Args:
+        folder: Where they are.
+        name: Which: a field of `Comparison`.
+        columns: Which of its columns, if not all.
+
+    Raises:
+        StudyError: It is missing.
+    """
+    path = folder / f"{name}.csv"
+    if not path.is_file():
+        raise StudyError(f"{shown(path)} is missing: run 05_wvs_analysis first.")
+    table = pd.read_csv(path, keep_default_na=name == "coverage", usecols=columns)
+    return table.fillna({"tier": ""}) if name == "coverage" else table
+
+
 def read_comparison(folder: Path) -> Comparison:
     """Read the tables back.
 
     Raises:
         StudyError: One is missing.
     """
-    tables = {}
-    for field in fields(Comparison):
-        path = folder / f"{field.name}.csv"
-        if not path.is_file():
-            raise StudyError(f"{shown(path)} is missing: run 05_wvs_analysis first.")
-        tables[field.name] = pd.read_csv(path, keep_default_na=field.name == "coverage")
-    tables["coverage"] = tables["coverage"].fillna({"tier": ""})
-    return Comparison(**tables)
+    return Comparison(**{one.name: read_table(folder, one.name) for one in fields(Comparison)})

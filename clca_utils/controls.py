@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from clca_utils.comparison import read_comparison
 from clca_utils.files import read_json
 from clca_utils.held_out import changes, read_examined
-from clca_utils.report import run_folders, seed_of_run
-from clca_utils.uncertainty import holm, paired_change, replicates, surely_other
+from clca_utils.study_tables import RUN, folder_of, run_folders, seed_of_run
+from clca_utils.uncertainty import holm, paired_change, paired_changes, replicates, surely_other
 
 UNTRAINED = "untrained"
 SAME = 1e-9
@@ -24,9 +23,6 @@ COLUMNS = [
     *("culture", "model", "control", "seeds", "items", "clca", "other", "difference"),
     *("low", "high", "seeds_low", "seeds_high", "p_value", "p_holm", "verdict"),
 ]
-
-Distances = pd.DataFrame
-"""Jensen-Shannon distance to the people: index qid and seed, columns before and after."""
 
 
 def owner_of(folder: Path) -> tuple[str, str]:
@@ -38,31 +34,11 @@ def owner_of(folder: Path) -> tuple[str, str]:
     return culture, label
 
 
-def distances(folders: Sequence[Path]) -> Distances:
-    """Read the main reading's distances of some runs that differ by their seed."""
-    tables = [
-        read_comparison(folder / "tables").main.assign(seed=seed_of_run(folder))
-        for folder in folders
-    ]
-    return pd.concat(tables).pivot(index=["qid", "seed"], columns="variant", values="js_distance")
-
-
-def surveyed(study: Path, runs: Sequence[str] = ()) -> dict[tuple[str, str], list[Path]]:
-    """Return the run folders that have answers, by culture and label, in order."""
-    found: dict[tuple[str, str], list[Path]] = {}
-    for folder in run_folders(study, runs):
-        if (folder / "tables" / "items.csv").is_file():
-            culture, label, _ = folder.relative_to(study).parts
-            found.setdefault((culture, label), []).append(folder)
-    return found
-
-
-def control_table(study: Path, runs: Sequence[str] = (), seed: int = 0) -> pd.DataFrame:
+def control_table(by_item: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Compare the method with each of its controls, item by item.
 
     Args:
-        study: The study's folder.
-        runs: Which of its runs count; by default all that are there.
+        by_item: What `study_tables.item_distances` returns.
         seed: Of bootstrap and permutations.
 
     Returns:
@@ -74,43 +50,59 @@ def control_table(study: Path, runs: Sequence[str] = (), seed: int = 0) -> pd.Da
         averaged over seeds; p_holm, corrected for the rows of the table; verdict ("closer",
         "further", "not distinguishable").
     """
-    found = surveyed(study, runs)
-    rows = []
-    for (culture, label), folders in found.items():
-        if "+" in label or not any(name.startswith(f"{label}+") for at, name in found):
-            continue
-        mine = distances(folders)
-        others = {UNTRAINED: mine["before"]}
-        for (at, name), theirs in found.items():
-            if at == culture and name.startswith(f"{label}+"):
-                control, table = name.partition("+")[2], distances(theirs)
-                both = table.index.intersection(mine.index)
-                if (table["before"][both] - mine["before"][both]).abs().max() > SAME:
-                    others[f"{control}, {UNTRAINED}"] = table["before"]
-                others[control] = table["after"]
-        rows += [
-            {"culture": culture, "model": label, "control": control}
-            | _compared(mine["after"], other, seed)
-            for control, other in others.items()
-        ]
-    table = pd.DataFrame(rows, columns=COLUMNS[:-2])
+    sides = {
+        (str(culture), *side): pair
+        for culture, rows in by_item.groupby("culture")
+        for side, pair in _pairs(rows).items()
+    }
+    table = pd.DataFrame(list(sides), columns=COLUMNS[:3])
+    table = table.join(pd.DataFrame(_compared(list(sides.values()), seed), columns=COLUMNS[3:-2]))
     table["p_holm"] = holm(table["p_value"])
     words = np.where(table["difference"] < 0, "closer", "further")
     return table.assign(verdict=np.where(surely_other(table), words, "not distinguishable"))
 
 
-def _compared(mine: "pd.Series[float]", other: "pd.Series[float]", seed: int) -> dict[str, float]:
-    """Return a row's numbers: the method's distances beside a control's."""
-    pair = pd.DataFrame({"clca": mine, "other": other}).dropna()
-    items = pair.groupby("qid").mean()
-    seeds = pair.groupby("seed").mean()
-    change = paired_change(items["other"], items["clca"], seed)
-    spread = replicates(seeds["clca"] - seeds["other"])
-    return {
-        "seeds": len(seeds), "items": len(items), **items.mean(),
-        "difference": change.mean, "low": change.low, "high": change.high,
-        "seeds_low": spread.low, "seeds_high": spread.high, "p_value": change.p_value,
-    }  # fmt: skip
+def _pairs(rows: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
+    """Return the method's distances (clca) beside each control's (other), of one culture.
+
+    By model and control; index qid and seed.
+    """
+    before, after = (
+        rows.pivot(index=["qid", "seed"], columns="model", values=name)
+        for name in ("before", "after")
+    )
+    found: dict[tuple[str, str], pd.DataFrame] = {}
+    for label in after:
+        model, _, control = str(label).partition("+")
+        if not control or model not in after:
+            continue
+        others = {UNTRAINED: before[model]}
+        if (before[label] - before[model]).abs().max() > SAME:
+            others[f"{control}, {UNTRAINED}"] = before[label]
+        others[control] = after[label]
+        for name, other in others.items():
+            pair = pd.DataFrame({"clca": after[model], "other": other}).dropna()
+            if len(pair):
+                found.setdefault((model, name), pair)
+    return dict(sorted(found.items(), key=lambda one: one[0][0]))
+
+
+def _compared(pairs: Sequence[pd.DataFrame], seed: int) -> list[dict[str, float]]:
+    """Return the numbers of rows: the method's distances beside a control's."""
+    items = [pair.groupby("qid").mean() for pair in pairs]
+    changes = paired_changes([(one["other"], one["clca"]) for one in items], seed)
+    rows = []
+    for pair, by_item, change in zip(pairs, items, changes, strict=True):
+        seeds = pair.groupby("seed").mean()
+        spread = replicates(seeds["clca"] - seeds["other"])
+        rows.append(
+            {
+                "seeds": len(seeds), "items": len(by_item), **by_item.mean(),
+                "difference": change.mean, "low": change.low, "high": change.high,
+                "seeds_low": spread.low, "seeds_high": spread.high, "p_value": change.p_value,
+            }
+        )  # fmt: skip
+    return rows
 
 
 def conclusion(table: pd.DataFrame) -> list[str]:
@@ -141,7 +133,7 @@ def exam_table(found: pd.DataFrame) -> pd.DataFrame:
     """Return what each model expected and knew before and after, of texts nobody learnt from.
 
     Args:
-        found: What `report.study_table` returns.
+        found: What `study_tables.study_table` returns.
 
     Returns:
         One row per model, with its variant: model; runs, how many; the means over them of every
@@ -167,33 +159,38 @@ def surprise_changes(study: Path, runs: Sequence[str] = ()) -> pd.DataFrame:
         `MOVED`; unit is a conversation, change in nats a token. Only of models whose adapters
         learnt, and were examined on, at least two cultures.
     """
-    tables = [pd.DataFrame(columns=MOVED)]
+    found = {}
     for folder in run_folders(study, runs):
         if (folder / "held_out.csv").is_file():
             learnt, label, _ = folder.relative_to(study).parts
-            turns = changes(read_examined(folder)).query("task == 'imitation'")
-            unit, other = turns["id"].str.partition("/")[0], turns["culture"].str.lower()
-            table = turns.assign(model=label, learnt=learnt, other=other, unit=unit)
-            tables.append(table.assign(seed=seed_of_run(folder))[MOVED])
-    return _square(pd.concat(tables, ignore_index=True))
+            exam = read_examined(folder)
+            found[learnt, label, seed_of_run(folder)] = exam[exam["task"] == "imitation"]
+    if not found:
+        return pd.DataFrame(columns=MOVED)
+    exams = pd.concat(found, names=["by", "model", "seed"]).reset_index()
+    turns = changes(exams, ["by", "model", "seed"]).drop(columns="learnt")
+    unit, other = turns["id"].str.partition("/")[0], turns["culture"].str.lower()
+    return _square(turns.assign(learnt=turns["by"], other=other, unit=unit)[MOVED])
 
 
-def people_changes(study: Path, runs: Sequence[str] = ()) -> pd.DataFrame:
+def people_changes(study: Path, by_item: pd.DataFrame) -> pd.DataFrame:
     """Return how much each culture's adapter moved the model's answers towards each people's.
+
+    Args:
+        study: The study's folder, whose manifests tell whose adapter a run tested.
+        by_item: What `study_tables.item_distances` returns of it.
 
     Returns:
         `MOVED`; other is whose people, unit an item, change that of the Jensen-Shannon distance to
         them (negative: closer). Only of models as in `surprise_changes`.
     """
-    tables = [pd.DataFrame(columns=MOVED)]
-    for (culture, label), folders in surveyed(study, runs).items():
-        for folder in folders:
-            learnt, owner = owner_of(folder)
-            if label == owner or learnt != culture:
-                table = distances([folder]).reset_index().rename(columns={"qid": "unit"})
-                table = table.assign(model=owner, learnt=learnt, other=culture)
-                tables.append(table.assign(change=table["after"] - table["before"])[MOVED])
-    return _square(pd.concat(tables, ignore_index=True))
+    tested = by_item[RUN].drop_duplicates()
+    owners = [owner_of(folder_of(study, *run)) for run in tested.itertuples(index=False)]
+    tested = tested.assign(learnt=[c for c, _ in owners], owner=[label for _, label in owners])
+    table = by_item.merge(tested, on=RUN)
+    table = table[(table["model"] == table["owner"]) | (table["learnt"] != table["culture"])]
+    table = table.assign(model=table["owner"], change=table["after"] - table["before"])
+    return _square(table.rename(columns={"culture": "other", "qid": "unit"})[MOVED])
 
 
 def _square(table: pd.DataFrame) -> pd.DataFrame:

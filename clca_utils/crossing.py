@@ -5,18 +5,17 @@ what its answers have beside evenness does not point at the people: then no cali
 temperature brings it across, for the best of them is the even answer itself.
 """
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from clca_utils.comparison import UNIFORM, Comparison, read_comparison
-from clca_utils.controls import surveyed
+from clca_utils.comparison import PEOPLE
 from clca_utils.measures import Floats, js_distance, total_variation
-from clca_utils.shares import share_vectors
-from clca_utils.uncertainty import Interval, paired_change
+from clca_utils.study_tables import RUN, by_model
+from clca_utils.uncertainty import Change, Interval, paired_changes
 
 POWERS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 """A model's shares to such a power, made to add up to 1 again: 0 is even, 1 as it is, 4 sharper. A
@@ -47,33 +46,73 @@ def alignment(mine: Mapping[str, Floats], people: Mapping[str, Floats], seed: in
     """
     pairs = [(row - 1 / len(row), people[qid] - 1 / len(row)) for qid, row in mine.items()]
     sums = np.array([(x @ y, x @ x, y @ y) for x, y in pairs]).T
+    (only,) = _alignments([sums], seed)
+    return only
 
-    def cosine(xy: Floats, xx: Floats, yy: Floats, axis: int = -1) -> Floats:
-        return np.asarray(xy.sum(axis) / np.sqrt(xx.sum(axis) * yy.sum(axis)))
 
-    if not (sums[1].any() and sums[2].any()):
-        return Interval(np.nan, np.nan, np.nan)
-    if len(pairs) == 1:  # nothing to resample
-        return Interval(float(cosine(*sums)), np.nan, np.nan)
-    ends = stats.bootstrap(
-        tuple(sums), cosine, paired=True, method="percentile", n_resamples=2000,
-        rng=np.random.default_rng(seed),
-    ).confidence_interval  # fmt: skip
-    return Interval(float(cosine(*sums)), float(ends.low), float(ends.high))
+def _alignments(sums: Sequence[Floats], seed: int) -> list[Interval]:
+    """Return the alignments of several answers, from the sums of xy, xx and yy of their items.
+
+    Those to as many items are resampled alike.
+    """
+    found = [Interval(np.nan, np.nan, np.nan)] * len(sums)
+    for size in {one.shape[1] for one in sums}:
+        # where one side is even there is no direction
+        places = [
+            place for place, one in enumerate(sums) if one.shape[1] == size and one[1:].any(1).all()
+        ]
+        if not places:
+            continue
+        products = tuple(np.stack([sums[place] for place in places], axis=1))
+        means, low, high = _cosine(*products), np.nan, np.nan
+        if size > 1:  # else there is nothing to resample
+            ends = stats.bootstrap(
+                products, _cosine, paired=True, method="percentile", n_resamples=2000, batch=200,
+                axis=-1, rng=np.random.default_rng(seed),
+            ).confidence_interval  # fmt: skip
+            low, high = ends.low, ends.high
+        rows = np.column_stack(np.broadcast_arrays(means, low, high)).tolist()
+        for place, row in zip(places, rows, strict=True):
+            found[place] = Interval(*row)
+    return found
+
+
+def _cosine(xy: Floats, xx: Floats, yy: Floats, axis: int = -1) -> Floats:
+    return np.asarray(xy.sum(axis) / np.sqrt(xx.sum(axis) * yy.sum(axis)))
 
 
 def sharpened(shares: Floats, power: float) -> Floats:
-    """Return shares to a power, which add up to 1 again."""
-    raised = shares**power
-    return np.asarray(raised / raised.sum())
+    """Return shares to a power, which add up to 1 again; along the last axis.
+
+    What is NaN, an option that an item does not have, stays so.
+    """
+    raised = shares**power if power else np.where(np.isnan(shares), np.nan, 1.0)
+    return np.asarray(raised / np.nansum(raised, axis=-1, keepdims=True))
 
 
-def standing(study: Path, runs: Sequence[str] = (), seed: int = 0) -> pd.DataFrame:
+class Answers(NamedTuple):
+    """A model's answers and the people's: items x options, NaN where an item has fewer.
+
+    Attributes:
+        mine: The model's: seeds x items x options.
+        people: The people's.
+        distances: The model's from the people: seeds x items.
+    """
+
+    mine: Floats
+    people: Floats
+    distances: Floats
+
+
+def standing(
+    by_item: pd.DataFrame, shares: pd.DataFrame, positions: pd.DataFrame, seed: int = 0
+) -> pd.DataFrame:
     """Compare every model of a study with its uniform line, and say what its answers are made of.
 
     Args:
-        study: The study's folder.
-        runs: Which of its runs count; by default all that are there.
+        by_item: What `study_tables.item_distances` returns.
+        shares: What `study_tables.survey_tables` returns of "shares".
+        positions: The same of "positions".
         seed: Of bootstrap and permutations.
 
     Returns:
@@ -88,55 +127,69 @@ def standing(study: Path, runs: Sequence[str] = (), seed: int = 0) -> pd.DataFra
         with its interval over the items, p_value and verdict ("better", "worse", "not
         distinguishable").
     """
-    rows = []
-    for (culture, label), folders in surveyed(study, runs).items():
-        seen = [read_comparison(folder / "tables") for folder in folders]
-        rows += [
-            {"culture": culture, "model": label, "answers": answers, "seeds": len(seen)}
-            | _standing(seen, answers, seed)
-            for answers in ("before", "after")
-        ]
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    keys = ["culture", "model", "answers"]
+    sets = dict(_sets(by_item, shares))
+    table = pd.DataFrame(list(sets), columns=keys).join(_measured(list(sets.values()), seed))
+    first = positions[positions["position"] == 1].rename(columns={"variant": "answers"})
+    first = first.assign(first=first["share"], first_even=1 / first["scale"])
+    ahead = first.groupby(keys)[["first", "first_even"]].mean().reset_index()
+    table = table.merge(ahead, how="left", on=keys)[COLUMNS]
     same = table.round(9).duplicated(table.columns.difference(["model", "seeds"]))
     return table[~(same & (table["answers"] == "before"))].reset_index(drop=True)
 
 
-def _standing(seen: Sequence[Comparison], answers: str, seed: int) -> dict[str, object]:
-    people, line = seen[0].people, seen[0].references
-    mine = [
-        {
-            qid: row
-            for (who, qid), row in share_vectors(one.model_shares).items()
-            if who == answers and qid in people  # of other items the people's answers are unknown
+def _sets(
+    by_item: pd.DataFrame, shares: pd.DataFrame
+) -> Iterator[tuple[tuple[str, str, str], Answers]]:
+    """Yield the answers of every culture and model before and after, as far as they are there."""
+    qids, options = list(shares["qid"].unique()), sorted(shares["option"].unique())
+    wide = shares.pivot(index=[*RUN, "variant"], columns=["qid", "option"], values="share")
+    wide = wide.reindex(columns=pd.MultiIndex.from_product([qids, options]))
+    cube = wide.to_numpy().reshape(len(wide), len(qids), len(options))
+    who = wide.index.to_frame(index=False).groupby(["culture", "model", "variant"]).indices
+    for (culture, model), rows in by_model(by_item).items():
+        if (culture, model, PEOPLE) not in who:
+            continue
+        people = cube[who[culture, model, PEOPLE][0]]
+        for answers in ("before", "after"):
+            far = rows.pivot(index="seed", columns="qid", values=answers).reindex(columns=qids)
+            distances = far.to_numpy()
+            # of other items the people's answers are unknown
+            known = ~np.isnan(distances).any(axis=0) & ~np.isnan(people).all(axis=1)
+            if known.any() and (culture, model, answers) in who:
+                mine = cube[who[culture, model, answers]]
+                yield (
+                    (culture, model, answers),
+                    Answers(mine[:, known], people[known], distances[:, known]),
+                )
+
+
+def _measured(sets: Sequence[Answers], seed: int) -> pd.DataFrame:
+    """Return the rows of `standing`, but for what the first place gets."""
+    rows, sums, pairs = [], [], []
+    for mine, people, distances in sets:
+        even = sharpened(people, 0)
+        theirs, evenly, ours = (np.nan_to_num(some) for some in (people, even, mine))
+        by_power = {
+            power: js_distance(np.nan_to_num(sharpened(mine, power)), theirs).mean()
+            for power in POWERS
         }
-        for one in seen
-    ]
-    mean = {qid: np.mean([shares[qid] for shares in mine], axis=0) for qid in mine[0]}
-    even = {qid: np.full(len(row), 1 / len(row)) for qid, row in mean.items()}
-    by_power = {
-        power: np.mean(
-            [js_distance(sharpened(one[qid], power), people[qid]) for one in mine for qid in one]
-        )
-        for power in POWERS
-    }
-    best = min(by_power, key=lambda power: by_power[power])
-    places = pd.concat([one.positions for one in seen])
-    ahead = places[(places["variant"] == answers) & (places["position"] == 1)]
-    found = alignment(mean, people, seed)
-    uniform = line[line["line"] == UNIFORM].set_index("qid")["js_distance"].loc[list(mean)]
-    measured = pd.concat([one.main[one.main["variant"] == answers] for one in seen])
-    by_item = measured.groupby("qid")["js_distance"].mean().loc[list(mean)]
-    change = paired_change(uniform.to_numpy(), by_item.to_numpy(), seed)
-    uneven = [total_variation(one[qid], even[qid]) for one in mine for qid in one]
-    return {
-        "first": ahead["share"].mean(), "first_even": (1 / ahead["scale"]).mean(),
-        "uneven": float(np.mean(uneven)),
-        "alignment": found.mean, "alignment_low": found.low, "alignment_high": found.high,
-        "best_power": best, "best": float(by_power[best]),
-        "distance": by_item.mean(), "uniform": uniform.mean(),
-        "difference": change.mean, "low": change.low, "high": change.high,
-        "p_value": change.p_value, "verdict": change.verdict,
-    }  # fmt: skip
+        best = min(by_power, key=lambda power: by_power[power])
+        x, y = ours.mean(axis=0) - evenly, theirs - evenly
+        sums.append(np.stack([(x * y).sum(-1), (x * x).sum(-1), (y * y).sum(-1)]))
+        pairs.append((js_distance(evenly, theirs), distances.mean(axis=0)))
+        rows.append(
+            {
+                "seeds": len(mine), "uneven": total_variation(ours, evenly).mean(),
+                "best_power": best, "best": by_power[best],
+                "distance": pairs[-1][1].mean(), "uniform": pairs[-1][0].mean(),
+            }
+        )  # fmt: skip
+    aims, changes = _alignments(sums, seed), paired_changes(pairs, seed)
+    table = pd.DataFrame(rows, columns=["seeds", "uneven", *COLUMNS[10:14]])
+    aimed = pd.DataFrame(aims, columns=COLUMNS[7:10])
+    changed = pd.DataFrame(changes, columns=["difference", *Change._fields[1:]])
+    return table.join(aimed).join(changed)
 
 
 def crossing(table: pd.DataFrame) -> str:

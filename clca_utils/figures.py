@@ -84,8 +84,9 @@ def rendered(figure: Figure, suffix: str, dpi: int) -> bytes:
     data, undated = io.BytesIO(), {"png": "Software", "svg": "Date"}[suffix]
     metadata = {undated: None, "Description": str(figure.get_label()) or None}
     with mpl.rc_context(theme()):
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        if figure.get_layout_engine():
+            figure.draw_without_rendering()
+            figure.set_layout_engine(None)  # "none" would still lay out once more for each file
         figure.savefig(data, format=suffix, dpi=dpi, metadata=metadata)
     return data.getvalue()
 

@@ -6,6 +6,7 @@ to easy questions.
 """
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,11 +53,20 @@ def perplexities(found: pd.DataFrame) -> pd.DataFrame:
     return table.reindex(columns=["before", "after"])
 
 
-def changes(found: pd.DataFrame) -> pd.DataFrame:
-    """Return by how many nats a token the surprise changed: learnt, task, culture, id, change."""
+def changes(found: pd.DataFrame, also: Sequence[str] = ()) -> pd.DataFrame:
+    """Return by how many nats a token the surprise changed.
+
+    Args:
+        found: What `read_examined` returns, or of several runs, one below the other.
+        also: Then, the columns that tell them apart.
+
+    Returns:
+        Columns `also`, learnt, task, culture, id, change.
+    """
     counted = found[found["tokens"] > 0]
     mean = counted.assign(mean=counted["nats"] / counted["tokens"])
-    table = mean.pivot(index=["learnt", "task", "culture", "id"], columns="variant", values="mean")
+    keys = [*also, "learnt", "task", "culture", "id"]
+    table = mean.pivot(index=keys, columns="variant", values="mean")
     return (table["after"] - table["before"]).rename("change").reset_index()
 
 

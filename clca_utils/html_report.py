@@ -29,8 +29,8 @@ from clca_utils.comparison import data_note
 from clca_utils.controls import conclusion
 from clca_utils.crossing import crossing
 from clca_utils.files import DATA, StudyError, problems, read_json, shown, write_text
-from clca_utils.report import of_the_method, run_folders, seed_of_run
 from clca_utils.runner import Record, records
+from clca_utils.study_tables import of_the_method, run_folders, seed_of_run
 from clca_utils.uncertainty import sentence
 
 TEMPLATE = "report.html.j2"

@@ -32,6 +32,7 @@ from clca_utils.choices import (
     Orders,
     Precision,
     Prompt,
+    RunFigures,
     Source,
     Task,
 )
@@ -244,7 +245,9 @@ class HeldOut(Section):
 
 
 class PaperFigures(Section):
-    """Stage 06 has no parameters: it shows what the runs left."""
+    """Stage 06: which runs' own figures are drawn again; stage 05 has drawn all of them."""
+
+    run_figures: RunFigures = "first"
 
 
 SECTIONS: dict[str, type[Section]] = {

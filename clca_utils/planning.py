@@ -77,7 +77,7 @@ REPORT = Stage(
     "06_paper_figures",
     ("metrics", *TOLD, *AGREEMENTS, *EXAMINED, "training_log.csv", "tables"),
     ("figures", "tables"),
-    ("items",),
+    ("items", "paper_dialogues.csv", "paper_results.csv"),
 )
 STAGES = (*SIMULATION, TUNING, HELD_OUT, SURVEY, REPORT)
 DRAWING = frozenset({"figures", "survey_figures", "study_figures"})

@@ -8,66 +8,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from clca_utils import figures, study_figures, survey_figures
-from clca_utils.comparison import UNIFORM, Comparison, read_comparison
+from clca_utils.comparison import UNIFORM, Comparison, read_comparison, read_table
 from clca_utils.dialogue import Dialogue
-from clca_utils.files import StudyError, read_json, read_records, shown
+from clca_utils.files import read_records
 from clca_utils.held_out import changes, read_examined
 from clca_utils.intent import Intent
 from clca_utils.items import load_items
 from clca_utils.judging import Judgement
 from clca_utils.scenario import Scenario
+from clca_utils.study_tables import by_model, run_folders
 from clca_utils.tables import intent_table, judgement_table, slot_table, turn_table
-from clca_utils.uncertainty import holm, paired_change, replicates, surely_other
-
-
-def run_folders(study: Path, runs: Sequence[str] = ()) -> list[Path]:
-    """Return a study's run folders, <culture>/<model>[+<variant>]/seed-<n>, in order.
-
-    Args:
-        study: The study's folder.
-        runs: Which of them count, relative to it; by default all that are there.
-
-    Raises:
-        StudyError: There is none.
-    """
-    there = [path.parent for path in study.glob("*/*/seed-*/metrics")]
-    folders = [path for path in there if not runs or path.relative_to(study).as_posix() in runs]
-    if not folders:
-        raise StudyError(f"{shown(study)} holds no run: run the study's stages 01 to 05 first.")
-    return sorted(folders, key=lambda folder: (folder.parent, seed_of_run(folder)))
-
-
-def of_the_method(study: Path, runs: Sequence[str] = ()) -> list[str]:
-    """Return the runs of the method itself, as `run_folders` takes them, without its controls.
-
-    Those of a study that has nothing but controls are all of them. `runs` is as for `run_folders`.
-    """
-    names = [path.relative_to(study).as_posix() for path in run_folders(study, runs)]
-    return [name for name in names if "+" not in name] or names
-
-
-def seed_of_run(folder: Path) -> int:
-    """Return the seed that a run folder is named after."""
-    return int(folder.name.removeprefix("seed-"))
-
-
-def study_table(study: Path, runs: Sequence[str] = ()) -> pd.DataFrame:
-    """Return one row per run: culture, model, seed, and every metric of its stages.
-
-    `runs` is as for `run_folders`.
-
-    A variant stands with the model, as in "model+variant". A metric is named as in its file; of a
-    run whose simulator is another model, those of stages 01 to 03 stand in the simulator's row.
-    """
-    rows = []
-    for folder in run_folders(study, runs):
-        culture, model, _ = folder.relative_to(study).parts
-        row = {"culture": culture, "model": model, "seed": seed_of_run(folder)}
-        for path in sorted((folder / "metrics").glob("*.json")):
-            row |= read_json(path)
-        rows.append(row)
-    return pd.DataFrame(rows)
-
+from clca_utils.uncertainty import holm, paired_changes, replicates, surely_other
 
 SUMMARY = {
     "before": "js_distance_before",
@@ -81,12 +32,12 @@ SUMMARY = {
 }
 
 
-def summary_table(study: Path, runs: Sequence[str] = (), seed: int = 0) -> pd.DataFrame:
+def summary_table(found: pd.DataFrame, by_item: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """Return the study's main table: one row per culture and model, seeds as replicates.
 
     Args:
-        study: The study's folder.
-        runs: Which of its runs count; by default all that are there.
+        found: What `study_tables.study_table` returns.
+        by_item: What `study_tables.item_distances` returns of the same runs.
         seed: Of bootstrap and permutations.
 
     Returns:
@@ -99,15 +50,13 @@ def summary_table(study: Path, runs: Sequence[str] = (), seed: int = 0) -> pd.Da
         verdict: better, worse, or not distinguishable, which it also is where the interval over
         several seeds holds 0.
     """
-    found = study_table(study, runs)
     asked = found.reindex(columns=[*found, *{*SUMMARY.values()} - set(found)])
     asked = asked.dropna(subset=["js_distance_before", "js_distance_after"])
+    groups, distances = by_model(asked), by_model(by_item)
+    items = [distances[key].groupby("qid")[["before", "after"]].mean() for key in groups]
+    changes = paired_changes([(one["before"], one["after"]) for one in items], seed)
     rows = []
-    for (culture, model), group in asked.groupby(["culture", "model"]):
-        folders = [study / str(culture) / str(model) / f"seed-{number}" for number in group["seed"]]
-        tables = pd.concat([read_comparison(folder / "tables").main for folder in folders])
-        by_item = tables.groupby(["qid", "variant"])["js_distance"].mean().unstack()
-        change = paired_change(by_item["before"], by_item["after"], seed)
+    for ((culture, model), group), change in zip(groups.items(), changes, strict=True):
         over_seeds = replicates(group["js_distance_after"] - group["js_distance_before"])
         row = {"culture": culture, "model": model, "seeds": len(group)}
         row |= {name: group[metric].mean() for name, metric in SUMMARY.items()}
@@ -187,25 +136,40 @@ def comparison_figures(seen: Comparison, seed: int) -> dict[str, Figure]:
     }
 
 
+MANY = 6
+"""Arrows on one map; of more, each model gets its own map."""
+
+
 def study_maps(study: Path, runs: Sequence[str] = ()) -> dict[str, Figure]:
     """Draw the cultural maps with all models of a study, name to figure.
 
-    Runs whose maps were drawn through other countries or items than the first run's are left out:
-    their places can't be compared.
+    A model's place is the mean over its seeds. Where there are too many arrows for one map, each
+    model has its own, `<map>_<model>`. Runs whose maps were drawn through other countries or items
+    than the first run's are left out: their places can't be compared.
 
     Args:
         study: The study's folder.
         runs: Which of its runs count; by default all that are there.
     """
-    found: dict[str, list[tuple[str, str, pd.DataFrame]]] = {}
+    found: dict[str, list[tuple[str, str, str, pd.DataFrame]]] = {}
     for folder in run_folders(study, runs):
         if not (folder / "tables").is_dir():
             continue
-        seen = read_comparison(folder / "tables")
-        label = " ".join(folder.relative_to(study).parts)
-        for name, places in seen.places.groupby("map"):
-            found.setdefault(f"map_{name}", []).append((label, seen.iso3, places))
-    return {name: map_figure(some) for name, some in found.items()}
+        iso3 = str(read_table(folder / "tables", "coverage")["iso3"].iloc[0])
+        culture, model, _ = folder.relative_to(study).parts
+        for name, places in read_table(folder / "tables", "places").groupby("map"):
+            found.setdefault(f"map_{name}", []).append((culture, model, iso3, places))
+    drawn = {}
+    for name, some in found.items():
+        whole = len({run[:2] for run in some}) <= MANY
+        for model in [""] if whole else sorted({run[1] for run in some}):
+            mine = [
+                (f"{culture} {label}" if whole else culture, iso3, places)
+                for culture, label, iso3, places in some
+                if model in ("", label)
+            ]
+            drawn[f"{name}_{model}" if model else name] = map_figure(mine)
+    return drawn
 
 
 def map_figure(runs: Sequence[tuple[str, str, pd.DataFrame]]) -> Figure:
@@ -213,16 +177,17 @@ def map_figure(runs: Sequence[tuple[str, str, pd.DataFrame]]) -> Figure:
 
     Args:
         runs: Of each run what to call it, the three letters of the country whose culture was to
-            be learnt, and the rows of `Comparison.places` of the map.
+            be learnt, and the rows of `Comparison.places` of the map. Those called alike are one
+            arrow, at their mean.
     """
     first = runs[0][2]
     countries = first[first["kind"] == "country"]
     same = [run for run in runs if _countries(run[2]).equals(_countries(first))]
     learnt = {iso3 for _, iso3, _ in same}
     arrows = []
-    for label, _, places in same:
-        models = places[places["kind"] != "country"]
-        spots = models.set_index("kind")[["x", "y"]].reindex(["before", "after"])
+    for label in dict.fromkeys(label for label, _, _ in same):
+        models = pd.concat([places for name, _, places in same if name == label])
+        spots = models.groupby("kind")[["x", "y"]].mean().reindex(["before", "after"])
         ends = [f"{axis}{end}" for end in (0, 1) for axis in "xy"]
         arrow = dict(zip(ends, spots.to_numpy().ravel(), strict=True))
         arrows.append({**arrow, "label": label})

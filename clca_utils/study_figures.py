@@ -38,38 +38,55 @@ from clca_utils.survey_figures import DAGGER, JS_AXIS, LOW_TRUST_NOTE, UNIFORM
 def study_figure(runs: pd.DataFrame) -> Figure:
     """Show every run's distance to its people before (ring) and after training (dot).
 
-    Mean Jensen-Shannon distance (base 2) over the items, one line per culture and model, one ring
-    and dot per seed. Ticks mark the human floor, the nearest other country and the uniform line;
-    right of the uniform line an answer is further from the people than guessing evenly. A dagger
-    marks cultures with people's data of low trust.
+    Mean Jensen-Shannon distance (base 2) over the items, a panel per culture, a line per model, one
+    ring and dot per seed. Ticks mark the human floor, the nearest other country and the uniform
+    line; right of the uniform line an answer is further from the people than guessing evenly. A
+    dagger marks cultures with people's data of low trust.
 
     Args:
-        runs: What `report.study_table` returns.
+        runs: What `study_tables.study_table` returns.
     """
     asked = _surveyed(runs)
-    groups = list(asked.groupby(["culture", "model"], sort=True))
-    figure, [axes] = canvas(8, 1.5 + 0.45 * len(groups))
+    cultures = list(asked.groupby("culture", sort=True))
+    models = sorted(asked["model"].unique())
+    columns = min(3, len(cultures))
+    rows = -(-len(cultures) // columns)
+    longest = 0.075 * max(map(len, models))
+    height = rows * (0.6 + 0.36 * len(models)) + 0.9
+    figure, panels = canvas(max(1.2 + longest + 1.9 * columns, 6.3), height, rows, columns, True)
+    for axes, (culture, group) in zip(panels, cultures, strict=False):
+        _study_panel(axes, group, models)
+        axes.set_title(_marked(culture, group))
+    for axes in panels[len(cultures) :]:
+        axes.remove()
+    panels[0].set_yticks(range(len(models)), models)
+    panels[0].set(ylim=(len(models) - 0.5, -0.5))
+    right = max(axes.get_xlim()[1] for axes in panels[: len(cultures)])
+    for axes in panels[: len(cultures)]:
+        axes.set_xlim(0, right)
+    note = f"\n{LOW_TRUST_NOTE}" if _doubtful(asked) else ""
+    figure.supxlabel(f"mean {JS_AXIS} (0 same, 1 nothing in common){note}", fontsize="medium")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=3)
+    return figure
+
+
+def _study_panel(axes: Axes, runs: pd.DataFrame, models: Sequence[str]) -> None:
+    """Draw one culture's models, a row each, as `study_figure` describes."""
     marks = {"human_floor": GREEN, "nearest_country": GREY, "uniform": UNIFORM}
-    for row, (_, group) in enumerate(groups):
+    for row, model in enumerate(models):
+        group = runs[runs["model"] == model]
         for line, colour in marks.items():
             value = group.get(f"js_distance_{line}", pd.Series(dtype=float)).mean()
             label = line.replace("_", " ") if row == 0 else None
             axes.plot([value] * 2, [row - 0.4, row + 0.4], "-", color=colour, label=label, lw=2)
         before, after = group["js_distance_before"], group["js_distance_after"]
-        rows = row + np.linspace(-0.2, 0.2, len(group)) if len(group) > 1 else [row]
+        rows = row + np.linspace(-0.2, 0.2, len(group)) if len(group) > 1 else [row] * len(group)
         axes.hlines(rows, before, after, color=BLUE, linewidth=1)
         labels = ("before", "after") if row == 0 else (None, None)
-        axes.scatter(before, rows, fc="white", ec=ORANGE, zorder=3, label=labels[0])
-        axes.scatter(after, rows, color=BLUE, zorder=4, label=labels[1])
-    names = [f"{_marked(culture, group)}\n{model}" for (culture, model), group in groups]
-    axes.set_yticks(range(len(groups)), names)
-    axes.set(ylim=(len(groups) - 0.5, -0.5))
-    axes.set_xlim(0, axes.get_xlim()[1])
+        axes.scatter(before, rows, 16, fc="white", ec=ORANGE, zorder=3, label=labels[0])
+        axes.scatter(after, rows, 16, color=BLUE, zorder=4, label=labels[1])
     axes.grid(visible=False, axis="y")
-    note = f"\n{LOW_TRUST_NOTE}" if _doubtful(asked) else ""
-    axes.set_xlabel(f"mean {JS_AXIS} (0 same, 1 nothing in common){note}")
-    legend_above(axes)
-    return figure
 
 
 def _surveyed(runs: pd.DataFrame) -> pd.DataFrame:
@@ -110,9 +127,9 @@ def heat_map_figure(runs: pd.DataFrame) -> Figure:
     over the cultures. A dagger marks cultures with people's data of low trust.
 
     Args:
-        runs: What `report.study_table` returns: per run `<measure>_before`, `<measure>_after` and
-            `<measure>_<line>`, lines as named in `references.LINES`; maybe `low_trust_items`.
-            Measures and lines that are absent are left out.
+        runs: What `study_tables.study_table` returns: per run `<measure>_before`,
+            `<measure>_after` and `<measure>_<line>`, lines as named in `references.LINES`; maybe
+            `low_trust_items`. Measures and lines that are absent are left out.
     """
     asked = _surveyed(runs)
     measures = [name for name in MEASURES if f"{name}_before" in asked]
@@ -223,23 +240,30 @@ def matrix_figure(matrix: pd.DataFrame, what: str) -> Figure:
         what: What has changed, for the scale.
     """
     models = sorted(matrix["model"].unique())
-    sizes = matrix.groupby("model")[["learnt", "other"]].nunique()
-    width, height = 0.8 * sizes["other"].sum() + 2.2 * len(models), 0.6 * sizes["learnt"].max()
-    figure, panels = canvas(width + 0.6, height + 1.8, 1, len(models))
+    sizes = matrix.groupby("model")[["learnt", "other"]].nunique().max()
+    columns = min(3, len(models))
+    rows = -(-len(models) // columns)
+    width, height = 0.62 * sizes["other"] + 1.1, 0.55 * sizes["learnt"] + 1.3
+    figure, panels = canvas(width * columns + 1, height * rows + 0.3, rows, columns)
+    for axes in panels[len(models) :]:
+        axes.remove()
     most = float(matrix["change"].abs().max()) or 1.0
-    for axes, model in zip(panels, models, strict=True):
+    for axes, model in zip(panels, models, strict=False):
         table = matrix[matrix["model"] == model].pivot(
             index="learnt", columns="other", values="change"
         )
         sns.heatmap(
             table, vmin=-most, vmax=most, cmap="RdBu_r", annot=True, fmt=".3f", ax=axes,
-            cbar=axes is panels[-1], cbar_kws={"label": what}, linewidths=1, square=True,
+            cbar=False, annot_kws={"fontsize": 8}, linewidths=1, square=True,
         )  # fmt: skip
         axes.set_title(model, fontsize=9)
         axes.set(xlabel="tried on", ylabel="learnt")
         axes.tick_params(length=0)
         axes.tick_params(axis="x", rotation=30)
         axes.tick_params(axis="y", rotation=0)
+    shown = panels[: len(models)]
+    bar = figure.colorbar(shown[0].collections[0], ax=shown, shrink=0.8, aspect=30, pad=0.02)
+    bar.set_label(what)
     return figure
 
 

@@ -12,16 +12,15 @@ from clca_utils import controls
 from clca_utils.comparison import write_comparison
 from clca_utils.controls import (
     conclusion,
-    control_table,
     diagonal_advantage,
     exam_table,
     matrix,
     owner_of,
-    people_changes,
     surprise_changes,
 )
 from clca_utils.files import write_metrics, write_text
 from clca_utils.study_figures import matrix_figure
+from clca_utils.study_tables import item_distances
 
 RUNS = {  # mean distance before and after
     "german/small": (0.40, 0.30),
@@ -32,6 +31,14 @@ RUNS = {  # mean distance before and after
     "japanese/small+neutral-text": (0.45, 0.41),
     "japanese/small+wrong-culture-german": (0.45, 0.46),
 }
+
+
+def control_table(study, runs=()):
+    return controls.control_table(item_distances(study, runs))
+
+
+def people_changes(study, runs=()):
+    return controls.people_changes(study, item_distances(study, runs))
 
 
 @pytest.fixture

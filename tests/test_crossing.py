@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clca_utils import crossing as line
 from clca_utils.comparison import PLACES, Comparison, write_comparison
-from clca_utils.crossing import COLUMNS, alignment, crossing, sharpened, standing
+from clca_utils.crossing import COLUMNS, alignment, crossing, sharpened
 from clca_utils.files import write_metrics
 from clca_utils.measures import js_distance
+from clca_utils.study_tables import item_distances, survey_tables
 
 PEOPLE = {f"Q{n}": np.array([0.1 * n, 0.5 - 0.05 * n, 0.5 - 0.05 * n]) for n in range(1, 9)}
 
@@ -94,6 +96,11 @@ def told(
         coverage=frame({"qid": ["Q1"], "tier": ["A"], "country": ["Germany"]}),
         places=frame(columns=PLACES),
     )
+
+
+def standing(study):
+    shares, positions = (survey_tables(study, name) for name in ("shares", "positions"))
+    return line.standing(item_distances(study), shares, positions)
 
 
 @pytest.fixture

@@ -1,9 +1,11 @@
 """Figures: they show what they're for, leave no trace in pyplot, and write the same bytes twice."""
 
+import itertools
 from xml.etree import ElementTree
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.legend import Legend
@@ -245,3 +247,49 @@ def test_the_points_of_an_agreement_are_means():
     left, _ = figures.intent_agreement_figure(AGREEMENT).axes
     points = [line.get_xdata() for line in left.lines if len(line.get_xdata()) == 3]
     assert list(points[0]) == pytest.approx([0.6, 0.4, 0.3])
+
+
+SEEN = {  # Machado, Oliveira and Fernandes 2009, doi:10.1109/TVCG.2009.113, table 1, severity 1
+    "all colours": np.eye(3),
+    "no red cones": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "no green cones": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+}
+
+
+def lab(colour, seen="all colours"):
+    """Return a colour in CIELAB (D65), as eyes without one kind of cone see it."""
+    rgb = np.array(mpl.colors.to_rgb(colour))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    linear = np.clip(np.array(SEEN[seen]) @ linear, 0, 1)
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    ratio = np.array(to_xyz) @ linear / np.array([0.9505, 1, 1.089])
+    x, y, z = np.where(ratio > 216 / 24389, np.cbrt(ratio), (24389 / 27 * ratio + 16) / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def test_lightness_and_sight_are_simulated_right():
+    assert lab("white") == pytest.approx([100, 0, 0], abs=0.1)
+    assert lab("black") == pytest.approx([0, 0, 0], abs=0.1)
+    assert lab("red")[0] == pytest.approx(53.2, abs=0.1)
+    for seen in SEEN:  # greys stay grey
+        assert lab("0.5", seen) == pytest.approx(lab("0.5"), abs=0.1)
+
+
+@pytest.mark.parametrize("seen", SEEN)
+def test_readers_who_see_fewer_colours_tell_all_of_the_palette_apart(seen):
+    places = [lab(colour, seen) for colour in figures.PALETTE]
+    gaps = [np.linalg.norm(one - other) for one, other in itertools.combinations(places, 2)]
+    assert min(gaps) > 10  # about 2 are just seen side by side
+
+
+def test_before_and_after_differ_in_grey():
+    before, after = (lab(colour)[0] for colour in figures.VARIANTS.values())
+    assert abs(before - after) > 15

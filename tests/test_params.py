@@ -137,7 +137,7 @@ def test_the_defaults_are_those_agreed_with_the_notebooks():
             "cultures": ["british", "chinese", "german", "japanese", "mexican"],
             "batch_size": 4,
         },
-        "paper_figures": {},
+        "paper_figures": {"run_figures": "first"},
     }
 
 
@@ -173,7 +173,10 @@ def test_a_study_is_found_by_its_bare_name(write):
         ({"seeds": [1, 1]}, "seeds 1 is given twice"),
         ({"seeds": [-1]}, "seeds.0 should be greater than or equal to 0, found -1."),
         ({"seeds": 1}, "seeds should be a list, as in [one, two], found 1."),
-        ({"paper_figures": {"dpi": 3}}, "paper_figures has no parameter 'dpi'; known are: none"),
+        (
+            {"paper_figures": {"dpi": 3}},
+            "paper_figures has no parameter 'dpi'; known are: run_figures",
+        ),
         ({"fine_tuning": None}, "fine_tuning should hold 'parameter: value' lines, found None."),
         ({"fine_tuning": [1]}, "fine_tuning should hold 'parameter: value' lines, found [1]."),
         ({"wvs_analysis": {"survey": "no.csv"}}, "wvs_analysis.survey names no file"),
@@ -271,6 +274,7 @@ def test_a_slip_is_told_in_a_sentence(write, changes, sentence):
             [["germann"], "german", ["german", "german"], ["absent.yaml"], [1], None],
         ),
         ("wvs_analysis", "batch_size", [0]),
+        ("paper_figures", "run_figures", ["none", "", None, ["all"]]),
     ],
 )
 def test_an_impossible_value_names_its_field(write, section, name, values):

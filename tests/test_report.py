@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 from test_comparison import MODEL, WORLD, answers, compared
 
-from clca_utils import report
+from clca_utils import report, study_tables
 from clca_utils.comparison import PLACES, Comparison, places, write_comparison
 from clca_utils.files import StudyError, write_metrics, write_records, write_text
 from clca_utils.gold import GoldCase, agreement
@@ -60,6 +60,12 @@ def metrics(before: float, after: float, low_trust: int) -> dict[str, float]:
     }  # fmt: skip
 
 
+def summary(study, runs=()):
+    """Return the main table of a study's folder."""
+    found, by_item = study_tables.study_table(study, runs), study_tables.item_distances(study, runs)
+    return report.summary_table(found, by_item)
+
+
 @pytest.fixture
 def study(tmp_path):
     """Return a results folder whose models learnt from dialogues of a larger simulator."""
@@ -78,7 +84,7 @@ def study(tmp_path):
 
 
 def test_the_study_table_has_a_row_per_run_with_all_its_metrics(study):
-    table = report.study_table(study).set_index(["culture", "model", "seed"])
+    table = study_tables.study_table(study).set_index(["culture", "model", "seed"])
     assert list(table.index) == [
         ("german", "large", 1), ("german", "large", 2), ("german", "simulator", 1),
         ("german", "small", 1), ("japanese", "simulator", 1), ("japanese", "small", 1),
@@ -91,15 +97,15 @@ def test_the_study_table_has_a_row_per_run_with_all_its_metrics(study):
 
 def test_controls_are_told_from_the_method(study):
     write_metrics(study / "german/large+authored/seed-1", "05_wvs_analysis", {"x": 1.0})
-    names = report.of_the_method(study)
+    names = study_tables.of_the_method(study)
     assert "german/large/seed-2" in names
     assert not [name for name in names if "+" in name]
     alone = ["german/large+authored/seed-1"]
-    assert report.of_the_method(study, alone) == alone
+    assert study_tables.of_the_method(study, alone) == alone
 
 
 def test_the_summary_averages_seeds_and_leaves_out_runs_without_survey(study):
-    table = report.summary_table(study)
+    table = summary(study)
     assert list(table.index) == [
         ("german", "large"), ("german", "small"), ("japanese", "small")
     ]  # fmt: skip
@@ -117,7 +123,7 @@ def test_the_summary_averages_seeds_and_leaves_out_runs_without_survey(study):
 
 
 def test_the_summary_tests_the_change_over_items_and_over_seeds(study):
-    table = report.summary_table(study)
+    table = summary(study)
     # all twelve items of the first two rows change in one direction: 2 of 2^12 swaps are as far
     assert table["p_value"].tolist()[:2] == pytest.approx([2 / 2**12] * 2)
     differences = -0.001 + WOBBLE["after"] - WOBBLE["before"]
@@ -145,22 +151,22 @@ def test_a_change_that_the_seeds_do_not_agree_on_is_not_distinguishable(study, a
     second = "german/large/seed-2"
     write_metrics(study / second, "05_wvs_analysis", metrics(0.40, after, 0))
     write_comparison(tables(0.40, after), study / second / "tables")
-    large = report.summary_table(study).loc[("german", "large")]
+    large = summary(study).loc[("german", "large")]
     assert large["p_holm"] < 0.05
     assert large["low"] < large["high"] < 0
     assert large["seeds_low"] < 0 < large["seeds_high"]
     assert large["verdict"] == "not distinguishable"
     # one seed alone has no interval that could speak against it
-    alone = report.summary_table(study, ["german/large/seed-1"])
+    alone = summary(study, ["german/large/seed-1"])
     assert alone["verdict"].tolist() == ["better"]
 
 
 def test_the_summary_counts_the_runs_that_are_named(study):
     names = ["german/large/seed-2", "german/small/seed-1"]
-    table = report.summary_table(study, names)
+    table = summary(study, names)
     assert table["seeds"].tolist() == [1, 1]
     assert table["after"].tolist() == pytest.approx([0.31, 0.55])
-    assert set(report.study_table(study, names)["seed"]) == {1, 2}
+    assert set(study_tables.study_table(study, names)["seed"]) == {1, 2}
 
 
 def test_a_change_that_is_sure_alone_may_not_be_so_among_many(study):
@@ -169,9 +175,9 @@ def test_a_change_that_is_sure_alone_may_not_be_so_among_many(study):
         path = study / name / "tables" / "items.csv"
         few = pd.read_csv(path)
         write_text(path, few[few["qid"].isin([f"Q{n}" for n in range(1, 7)])].to_csv(index=False))
-    alone = report.summary_table(study, ["german/large/seed-1"])
+    alone = summary(study, ["german/large/seed-1"])
     assert (alone["p_holm"].iloc[0], alone["verdict"].iloc[0]) == (2 / 64, "better")
-    table = report.summary_table(study)
+    table = summary(study)
     assert table["p_value"].iloc[0] == 2 / 64
     assert table["p_holm"].iloc[0] == 3 * 2 / 64
     assert set(table["verdict"]) == {"not distinguishable"}
@@ -179,10 +185,10 @@ def test_a_change_that_is_sure_alone_may_not_be_so_among_many(study):
 
 def test_a_study_without_any_survey_has_an_empty_summary(tmp_path):
     write_metrics(tmp_path / "german/large/seed-1", "01_scenario_adaptation", {"scenarios": 4})
-    assert report.study_table(tmp_path)["scenarios"].tolist() == [4]
-    summary = report.summary_table(tmp_path)
-    assert len(summary) == 0
-    assert {"seeds", "before", "change", "p_holm", "verdict"} <= set(summary)
+    assert study_tables.study_table(tmp_path)["scenarios"].tolist() == [4]
+    table = summary(tmp_path)
+    assert len(table) == 0
+    assert {"seeds", "before", "change", "p_holm", "verdict"} <= set(table)
     assert report.study_maps(tmp_path) == {}
 
 
@@ -191,7 +197,7 @@ def test_a_study_without_runs_is_told(tmp_path, exists):
     study = tmp_path / "empty"
     if exists:
         (study / "german/large/seed-1").mkdir(parents=True)
-    for read in (report.run_folders, report.study_table, report.summary_table, report.study_maps):
+    for read in (study_tables.run_folders, study_tables.study_table, summary, report.study_maps):
         with pytest.raises(StudyError, match="empty holds no run: run the study's stages"):
             read(study)
 
@@ -289,7 +295,7 @@ def test_metrics_of_a_real_comparison_fill_the_summary(tmp_path, survey):
     run = tmp_path / "german/small/seed-1"
     write_metrics(run, "05_wvs_analysis", numbers)
     write_comparison(survey, run / "tables")
-    table = report.summary_table(tmp_path)
+    table = summary(tmp_path)
     assert not table.drop(columns=["seeds_low", "seeds_high"]).isna().any(axis=None)
     row = table.loc[("german", "small")]
     assert row["score before"] == pytest.approx(0)
@@ -363,7 +369,7 @@ def test_a_studys_maps_hold_the_models_of_all_its_runs(tmp_path, survey, spots, 
     assert set(report.study_maps(tmp_path)) == {"map_values", "map_inglehart-welzel"}
     for countries, models, *_ in drawn:
         assert models["label"].tolist() == [
-            "german large seed-1", "german large seed-2", "japanese large seed-1"
+            "german large", "japanese large"
         ]  # fmt: skip
         assert set(countries["label"][countries["highlight"]]) == {"AAA", "CCC"}
     drawn.clear()

@@ -193,6 +193,7 @@ def test_parameters_of_a_step(home):
     assert steps["paper_figures"] == {
         "study_dir": "results/tiny",
         "runs": ["german/large/seed-7", "german/small/seed-7"],
+        "run_figures": "first",
     }
 
 
@@ -309,11 +310,12 @@ def test_a_changed_notebook_runs_but_saved_outputs_do_not_count(home, at_once):
 def test_changed_shipped_data_run_the_stages_that_read_them(home, at_once, monkeypatch):
     assert {name for stage in STAGES for name in stage.data} == {
         "seed_scenarios.jsonl", "items", "personas", "wvs7_marginals.csv", "authored",
-        "paper_dialogues.csv", "general",
+        "paper_dialogues.csv", "paper_results.csv", "general",
     }  # fmt: skip
     for name in (
         "seed_scenarios.jsonl", "items/en.yaml", "personas/en.yaml", "wvs7_marginals.csv",
         "authored/german/dialogues.jsonl", "paper_dialogues.csv", "general/texts.jsonl",
+        "paper_results.csv",
     ):  # fmt: skip
         (home / "data" / name).parent.mkdir(parents=True, exist_ok=True)
         (home / "data" / name).write_text("one")
@@ -326,7 +328,8 @@ def test_changed_shipped_data_run_the_stages_that_read_them(home, at_once, monke
         "personas/en.yaml": ["05"],
         "personas/it.yaml": ["05"],
         "wvs7_marginals.csv": ["05"],
-        "paper_dialogues.csv": ["02"],
+        "paper_dialogues.csv": ["02", "06"],
+        "paper_results.csv": ["06"],
         "authored/german/dialogues.jsonl": ["02", "03", "04", "04b"],
         "general/texts.jsonl": ["04b"],
     }.items():

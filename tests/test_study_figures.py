@@ -113,16 +113,19 @@ def test_every_figure_has_a_caption(make):
     check_caption(make)
 
 
-def test_the_study_figure_has_a_row_per_culture_and_model_and_marks_low_trust():
-    axes = figures.study_figure(RUNS).axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == [
-        "british †\nsmollm2-135m-instruct",
-        "german\nqwen2.5-0.5b-instruct",
-        "german\nsmollm2-135m-instruct",
+def test_the_study_figure_has_a_panel_per_culture_a_row_per_model_and_marks_low_trust():
+    figure = figures.study_figure(RUNS)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["british †", "german"]
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names == ["qwen2.5-0.5b-instruct", "smollm2-135m-instruct"]
+    rings = [
+        mark.get_offsets() for mark in figure.axes[1].collections if len(mark.get_offsets()) == 2
     ]
-    assert axes.get_xlabel().endswith("tiers C2 and D)")
-    sure = figures.study_figure(RUNS[RUNS["culture"] == "german"]).axes[0]
-    assert "†" not in sure.get_xlabel()
+    assert sorted(x for x, _ in rings[0]) == [0.4, 0.6]
+    assert len({axes.get_xlim() for axes in figure.axes}) == 1
+    assert figure.get_supxlabel().endswith("tiers C2 and D)")
+    sure = figures.study_figure(RUNS[RUNS["culture"] == "german"])
+    assert "†" not in sure.get_supxlabel()
     assert figures.study_figure(RUNS.drop(columns="low_trust_items")).axes
 
 
