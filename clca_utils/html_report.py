@@ -17,14 +17,12 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-import matplotlib.figure
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 from pydantic import BaseModel, ValidationError
 
-from clca_utils import figures, study_figures, survey_figures
 from clca_utils.comparison import data_note
 from clca_utils.controls import conclusion
 from clca_utils.crossing import crossing
@@ -35,30 +33,35 @@ from clca_utils.uncertainty import sentence
 
 TEMPLATE = "report.html.j2"
 
-DRAWN_BY: dict[str, tuple[str, Callable[..., matplotlib.figure.Figure]]] = {
-    "study": ("Distance to the people, run by run", study_figures.study_figure),
-    "controls": ("The method beside its controls", study_figures.controls_figure),
-    "surprise_matrix": ("Every adapter on every conversation", study_figures.matrix_figure),
-    "people_matrix": ("Every adapter on every people", study_figures.matrix_figure),
-    "heat_map": ("Every measure", study_figures.heat_map_figure),
-    "distance": ("Distance to the people", survey_figures.distance_figure),
-    "moved_items": ("Distance, item by item", survey_figures.moved_items_figure),
-    "distribution": ("Answers, item by item", survey_figures.distribution_figure),
-    "calibration": ("The model's shares beside the people's", survey_figures.calibration_figure),
-    "position": ("Liking for a position", survey_figures.position_figure),
-    "map": ("On the cultural map", study_figures.cultural_map_figure),
-    "scenarios": ("Scenarios", figures.scenario_figure),
-    "dialogues": ("Dialogues", figures.dialogue_figure),
-    "judge_agreement": ("How good the judges are", figures.agreement_figure),
-    "intents": ("Intents", figures.intent_figure),
-    "intent_agreement": ("How good the annotator is", figures.intent_agreement_figure),
-    "loss": ("Training loss", figures.loss_figure),
-    "held_out": ("Surprise at texts not learnt from", figures.surprise_figure),
+TITLES = {
+    "study": "Distance to the people, run by run",
+    "controls": "The method beside its controls",
+    "ablations": "What each part is worth",
+    "scaling": "Distance and the model's size",
+    "surprise_matrix": "Every adapter on every conversation",
+    "people_matrix": "Every adapter on every people",
+    "most_moved_items": "The items that moved most",
+    "heat_map": "Every measure",
+    "published": "Beside the paper's numbers",
+    "distance": "Distance to the people",
+    "moved_items": "Distance, item by item",
+    "distribution": "Answers, item by item",
+    "calibration": "The model's shares beside the people's",
+    "position": "Liking for a position",
+    "map": "On the cultural map",
+    "scenarios": "Scenarios",
+    "dialogues": "Dialogues",
+    "judge_agreement": "How good the judges are",
+    "intents": "Intents",
+    "intent_agreement": "How good the annotator is",
+    "loss": "Training loss",
+    "held_out": "Surprise at texts not learnt from",
 }
-"""What a figure is called and which function draws it, by its file's name, in reading order; a
-figure that carries no caption of its own has that function's. "map" is all of map_*.png."""
+"""What a figure is called, by its file's name or how that begins, in reading order."""
 
 CAPTIONS = {
+    "main": "The method's models, as a paper would print them: distances to the people before and "
+    "after training with 95 % intervals over the items, and the lines to read them against.",
     "summary": "Every culture and model before and after training: mean Jensen-Shannon distances "
     "to the people, seeds as replicates, the change with its intervals over the items and over the "
     "seeds, and its p value, corrected for the number of rows (Holm).",
@@ -67,6 +70,13 @@ CAPTIONS = {
     "options apart points where the people do, from 1, the same way, to -1, the opposite.",
     "controls": "The method beside each of its controls, item by item: the difference of the "
     "distances is negative where the method is closer to the people.",
+    "ablations": "The method beside its variants over all cultures: the difference is the method's "
+    "distance minus the variant's, so below 0 the method is closer to the people.",
+    "scaling": "Distances before and after training and the number of the model's parameters.",
+    "dataset_statistics": "What was learnt from, by culture; last, what was read from the paper.",
+    "moved_items": "How each item's distance to the people changed.",
+    "published": "This study's numbers beside those read from the paper, which measure not quite "
+    "the same.",
     "exams": "What each model expected of texts nobody learnt from (perplexity) and knew (share of "
     "easy questions answered right), before and after training: means over runs.",
     "surprise_advantage": "How much more an adapter lowered the surprise at its own culture's "
@@ -201,7 +211,7 @@ def contents(study: Path, base: Path) -> dict[str, Any]:
                         default=None),
         "told": headlines(study),
         "figures": [shown_figure(path)
-                    for path in _in_order((study / "figures").glob("*.png"), DRAWN_BY)],
+                    for path in _in_order((study / "figures").glob("*.png"), TITLES)],
         "tables": study_tables(study / "tables", base),
         "notebooks": _links(sorted(study.glob("*.ipynb")), base),
         "runs": [_run(study, folder, base, stages[folder], drawn[folder]) for folder in folders],
@@ -262,13 +272,12 @@ def shown_figure(path: Path) -> Shown:
     light = io.BytesIO()
     flat.quantize(256, dither=Image.Dither.NONE).save(light, "PNG", optimize=True)
     data = min(light.getvalue(), path.read_bytes(), key=len)
-    known = DRAWN_BY.get(_key(path.stem))
-    title = known[0] if known else _words(path.stem)
-    caption = (own or (figures.caption(known[1]) if known else "")).removeprefix("Show ")
-    caption = caption[:1].upper() + caption[1:]
-    first = re.split(r"(?<=\.) ", caption, maxsplit=1)[0]
+    title = TITLES.get(_key(path.stem), _words(path.stem))
+    part = path.stem.removeprefix(_key(path.stem)).strip("_")
+    title += f": {_words(part).lower()}" if part else ""
+    first = re.split(r"(?<=\.) ", own, maxsplit=1)[0]
     picture = Markup("data:image/png;base64,") + base64.b64encode(data).decode()
-    return Shown(title, caption, f"{title}. {first}".strip(), picture, *flat.size)
+    return Shown(title, own, f"{title}. {first}".strip(), picture, *flat.size)
 
 
 def study_tables(folder: Path, base: Path) -> list[Table]:
@@ -340,7 +349,7 @@ def run_pictures(study: Path, folder: Path) -> list[Path]:
     by_name = {
         path.name: path for place in (folder / "figures", redrawn) for path in place.glob("*.png")
     }
-    return _in_order(by_name.values(), DRAWN_BY)
+    return _in_order(by_name.values(), TITLES)
 
 
 def _run(
@@ -423,7 +432,8 @@ def _in_order(paths: Iterable[Path], names: Iterable[str]) -> list[Path]:
 
 
 def _key(name: str) -> str:
-    return "map" if name.startswith("map_") else name
+    """Return how a figure's name begins in `TITLES`; the rest says which part it shows."""
+    return max((one for one in TITLES if f"{name}_".startswith(f"{one}_")), key=len, default=name)
 
 
 def _spaced(name: str) -> str:

@@ -224,26 +224,29 @@ def test_no_folder_of_the_machine_is_told(tmp_path):
     assert run.is_dir()
 
 
-def test_a_caption_is_the_figures_own_or_its_functions_or_none(tmp_path):
-    tiny(tmp_path, caption="Show the people's ümläut. And more.")
+def test_a_figure_says_its_own_caption_and_its_name_what_it_is_called(tmp_path):
+    tiny(tmp_path, caption="The people's ümläut. And more.")
     folder = tmp_path / "figures"
-    Image.new("RGBA", (4, 3), (0, 0, 0, 0)).save(folder / "map_values.png")
-    Image.new("RGB", (4, 3)).save(folder / "my_own.png")
-    own, function, none = (
-        html_report.shown_figure(folder / f"{name}.png")
-        for name in ("study", "map_values", "my_own")
-    )
+    for name in ("map_values", "heat_map_new_zealand", "my_own"):
+        Image.new("RGBA", (4, 3), (0, 0, 0, 0)).save(folder / f"{name}.png")
+    own = html_report.shown_figure(folder / "study.png")
     assert own.caption == "The people's ümläut. And more."
     assert own.alternative == "Distance to the people, run by run. The people's ümläut."
-    assert function.caption.startswith("Where countries lie on the map")
-    assert none[:3] == ("My own", "", "My own.")
+    titles = {name: html_report.shown_figure(folder / f"{name}.png").title
+              for name in ("map_values", "heat_map_new_zealand", "my_own")}  # fmt: skip
+    assert titles == {
+        "map_values": "On the cultural map: values",
+        "heat_map_new_zealand": "Every measure: new zealand",
+        "my_own": "My own",
+    }
+    assert html_report.shown_figure(folder / "my_own.png").alternative == "My own."
 
 
-def test_every_shipped_figure_has_a_caption():
+def test_every_shipped_figure_has_a_title():
     names = {path.stem for path in REFERENCE.rglob("figures/**/*.png")}
     assert len(names) > 10
     for name in names:
-        assert html_report._key(name) in html_report.DRAWN_BY
+        assert html_report._key(name) in html_report.TITLES
 
 
 def test_numbers_are_rounded_and_what_is_missing_stays_empty(tmp_path):
