@@ -181,8 +181,10 @@ def run(name: str, results: Path, profile: str, extra: Sequence[str] = ()) -> in
     """
     study, steps = runner.prepared(name, results)
     home = results.absolute() / study.name
-    stale = [step for step, skip in runner.forecast(steps) if not skip]
+    forecast = list(runner.forecast(steps))
+    stale = [step for step, skip in forecast if not skip]
     call = command(name, results, stale, profile, extra)
+    print(outlook(forecast, expected(steps, home)), flush=True)
     # what a profile calls is that of this environment, whether it is activated or not
     here = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     start = partial(subprocess.run, call, env=os.environ | here, check=False)

@@ -180,6 +180,7 @@ def test_what_is_no_longer_right_is_run_again(copy):
     path.write_text(yaml.safe_dump(study | {"fine_tuning": {"epochs": 2}}))
     code, printed = run(copy, "results", "--", "--dry-run")
     assert code == 0
+    assert printed.startswith("4 steps are left: ")
     assert "fine_tuning" in printed
     assert "scenario_adaptation" not in printed
     assert executions(copy).total() == 7  # a dry run runs nothing
