@@ -13,6 +13,11 @@ from clca_utils.uncertainty import interval
 LONG = 40
 """More rows than this do not fit on a page: such a table may break over several."""
 
+WIDE = 7
+"""More columns than this need small print."""
+
+SMALL = r"{\scriptsize\setlength{\tabcolsep}{2pt}"
+
 LINES = {
     "uniform": "uniform",
     "human_floor": "human floor",
@@ -57,7 +62,7 @@ def latex(table: pd.DataFrame, name: str, caption: str, decimals: int = 3) -> st
     style = style.format(precision=decimals, escape="latex", na_rep="--")
     long = len(table) > LONG
     kinds = [pd.api.types.is_numeric_dtype(kind) for kind in table.dtypes]
-    return style.to_latex(
+    text = style.to_latex(
         hrules=True,
         caption=caption.replace("%", r"\%").replace("_", r"\_"),
         label=f"tab:{name}",
@@ -65,6 +70,7 @@ def latex(table: pd.DataFrame, name: str, caption: str, decimals: int = 3) -> st
         position_float=None if long else "centering",
         column_format="".join("r" if number else "l" for number in kinds),
     )
+    return f"{SMALL}\n{text}}}\n" if len(table.columns) > WIDE else text
 
 
 def main_table(

@@ -4,14 +4,14 @@ A run is kept in `<culture>/<model>/seed-<n>`, and a control's in
 `<culture>/<model>+<variant>/seed-<n>`: a variant stands with the model everywhere.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from clca_utils.comparison import read_table
 from clca_utils.files import StudyError, read_json, shown
-from clca_utils.shares import main_reading
+from clca_utils.shares import READINGS
 
 RUN = ["culture", "model", "seed"]
 """What makes a run."""
@@ -86,7 +86,6 @@ def survey_tables(
     name: str,
     runs: Sequence[str] = (),
     columns: list[str] | None = None,
-    keep: Callable[[pd.DataFrame], pd.DataFrame] = lambda table: table,
 ) -> pd.DataFrame:
     """Return one table of the survey of all runs that answered it, one run's below the other's.
 
@@ -95,7 +94,6 @@ def survey_tables(
         name: Which: a field of `comparison.Comparison`.
         runs: As for `run_folders`.
         columns: Which of its columns are read; by default all.
-        keep: Which rows of each run's table are kept.
 
     Returns:
         Columns culture, model, seed and those of the table; empty where no run has answers.
@@ -104,8 +102,8 @@ def survey_tables(
     for folder in run_folders(study, runs):
         if (folder / "tables" / "items.csv").is_file():
             culture, model, _ = folder.relative_to(study).parts
-            found[culture, model, seed_of_run(folder)] = keep(
-                read_table(folder / "tables", name, columns)
+            found[culture, model, seed_of_run(folder)] = read_table(
+                folder / "tables", name, columns
             )
     if not found:
         return pd.DataFrame(columns=RUN)
@@ -121,9 +119,12 @@ def item_distances(study: Path, runs: Sequence[str] = ()) -> pd.DataFrame:
         has answers.
     """
     read = ["variant", "qid", "topic", "reading", "js_distance"]
-    table = survey_tables(study, "items", runs, read, main_reading)
+    table = survey_tables(study, "items", runs, read)
     if table.empty:
         return pd.DataFrame(columns=[*RUN, "qid", "topic", "before", "after"])
+    rank = table["reading"].map({reading: rank for rank, reading in enumerate(READINGS)})
+    # the main reading is the last that a run has
+    table = table[rank == rank.groupby([table[name] for name in RUN]).transform("max")]
     keys = [*RUN, "qid", "topic"]
     wide = table.pivot(index=keys, columns="variant", values="js_distance")
     wide = wide.reindex(columns=["before", "after"])

@@ -5,7 +5,15 @@ import pandas as pd
 import pytest
 from test_ablations import distances
 
-from clca_utils.paper_tables import LONG, latex, main_table, with_intervals, write_tables
+from clca_utils.paper_tables import (
+    LONG,
+    SMALL,
+    WIDE,
+    latex,
+    main_table,
+    with_intervals,
+    write_tables,
+)
 from clca_utils.report import summary_table
 
 TABLE = pd.DataFrame(
@@ -33,6 +41,15 @@ def test_a_long_table_may_break_over_pages():
     assert text.startswith(r"\begin{longtable}")
     assert r"\endhead" in text
     assert "\\begin{table}" not in text
+
+
+def test_a_wide_table_is_printed_small():
+    wide = pd.DataFrame({f"column {number}": [1.0] for number in range(WIDE + 1)})
+    text = latex(wide, "wide", "Many columns.")
+    assert text.startswith(SMALL)
+    assert text.endswith("\\end{table}\n}\n")
+    assert text.count("{") == text.count("}")
+    assert SMALL not in latex(wide.iloc[:, 1:], "narrow", "Fewer.")
 
 
 def test_every_table_is_written_twice(tmp_path):

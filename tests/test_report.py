@@ -374,4 +374,23 @@ def test_a_studys_maps_hold_the_models_of_all_its_runs(tmp_path, survey, spots, 
         assert set(countries["label"][countries["highlight"]]) == {"AAA", "CCC"}
     drawn.clear()
     assert list(report.study_maps(tmp_path, ["mexican/large/seed-1"])) == ["map_values"]
-    assert drawn[0][1]["label"].tolist() == ["mexican large seed-1"]
+    assert drawn[0][1]["label"].tolist() == ["mexican large"]
+
+
+def test_a_model_has_a_map_of_its_own_where_there_are_many(tmp_path, survey, spots, drawn):
+    runs = [f"{culture}/{model}" for culture in "abcd" for model in ("large", "small")]
+    for name in runs:
+        for seed in (1, 2):
+            folder = tmp_path / name / f"seed-{seed}"
+            write_metrics(folder, "05_wvs_analysis", {"items": 1})
+            moved = spots.assign(x=spots["x"] + 0.1 * seed * (spots["kind"] == "after"))
+            write_comparison(placed(survey, moved, "CCC"), folder / "tables")
+    maps = {f"map_{kind}_{size}" for kind in ("values", "inglehart-welzel")
+            for size in ("large", "small")}  # fmt: skip
+    assert set(report.study_maps(tmp_path)) == maps
+    for _, models, *_ in drawn:
+        assert models["label"].tolist() == list("abcd")
+    # a model's place is the mean of its seeds': 0.1 and 0.2 to the right
+    after = {name: rows.loc[rows["kind"] == "after", "x"] for name, rows in spots.groupby("map")}
+    expected = {round(float(x.iloc[0]) + 0.15, 6) for x in after.values()}
+    assert {round(float(models["x1"].iloc[0]), 6) for _, models, *_ in drawn} == expected
