@@ -1,4 +1,6 @@
-"""A notebook's cells, run in this process."""
+"""A notebook's cells, run in this process, and notebooks that stand in for others."""
+
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -16,3 +18,14 @@ def run_cells(name: str, **parameters: object) -> None:
                 assert parameters.keys() <= shell.keys()
                 shell |= parameters
     plt.close("all")
+
+
+def write_notebook(path: Path, *sources: str) -> None:
+    """Write a notebook of code cells, the first tagged as parameters."""
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    cells[0].metadata["tags"] = ["parameters"]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    notebook.metadata["kernelspec"] = {
+        "name": "python3", "display_name": "Python 3", "language": "python"
+    }  # fmt: skip
+    nbformat.write(notebook, path)

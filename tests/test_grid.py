@@ -13,10 +13,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import nbformat
 import psutil
 import pytest
 import yaml
+from cells import write_notebook
 
 from clca_utils import grid, params
 from clca_utils.files import ROOT, StudyError
@@ -51,7 +51,7 @@ for name in WRITES:
 PLACES = ("run_dir", "study_dir", "data_dir", "adapter_dir", "before_dir")
 
 
-def write_notebook(path: Path, stage) -> None:
+def write_stage(path: Path, stage) -> None:
     """Write a notebook in the place of a stage's: it reads and writes the same files."""
     defaults = "\n".join(f"{name} = ''" for name in (*PLACES, "seed", "culture"))
     work = (
@@ -60,15 +60,7 @@ def write_notebook(path: Path, stage) -> None:
         .replace("READS", repr(stage.reads))
         .replace("WRITES", repr(grid.artefacts(stage)))
     )
-    cells = [
-        nbformat.v4.new_code_cell(source, id=f"{i}") for i, source in enumerate([defaults, work])
-    ]
-    cells[0].metadata["tags"] = ["parameters"]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    notebook.metadata["kernelspec"] = {
-        "name": "python3", "display_name": "Python 3", "language": "python"
-    }  # fmt: skip
-    nbformat.write(notebook, path)
+    write_notebook(path, defaults, work)
 
 
 @pytest.fixture
@@ -84,7 +76,7 @@ def copy(tmp_path):
     (home / "params/tiny.yaml").write_text(yaml.safe_dump(STUDY))
     (home / "notebooks").mkdir()
     for stage in STAGES:
-        write_notebook(home / "notebooks" / f"{stage.name}.ipynb", stage)
+        write_stage(home / "notebooks" / f"{stage.name}.ipynb", stage)
     return home
 
 

@@ -17,6 +17,7 @@ import nbformat
 import psutil
 import pytest
 import yaml
+from cells import write_notebook
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -49,17 +50,6 @@ for name in WRITES:
         path.mkdir(exist_ok=True)
         (path / "file.txt").write_text("inside")
 """
-
-
-def write_notebook(path: Path, *sources: str) -> None:
-    """Write a notebook of code cells, the first tagged as parameters."""
-    cells = [nbformat.v4.new_code_cell(source) for source in sources]
-    cells[0].metadata["tags"] = ["parameters"]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    notebook.metadata["kernelspec"] = {
-        "name": "python3", "display_name": "Python 3", "language": "python"
-    }  # fmt: skip
-    nbformat.write(notebook, path)
 
 
 def artefacts(stage) -> list[str]:
