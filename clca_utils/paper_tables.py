@@ -14,7 +14,7 @@ LONG = 40
 """More rows than this do not fit on a page: such a table may break over several."""
 
 WIDE = 7
-"""More columns than this need small print."""
+"""More columns than this are made to fit: scaled to the width of the text, or in small print."""
 
 SMALL = r"{\scriptsize\setlength{\tabcolsep}{2pt}"
 
@@ -49,7 +49,7 @@ def write_tables(
 
 
 def latex(table: pd.DataFrame, name: str, caption: str, decimals: int = 3) -> str:
-    r"""Return a table in LaTeX, for the packages booktabs and, where it is long, longtable.
+    r"""Return a table in LaTeX, for the packages booktabs, graphicx (wide) and longtable (long).
 
     Args:
         table: The table; its index is left out.
@@ -70,7 +70,17 @@ def latex(table: pd.DataFrame, name: str, caption: str, decimals: int = 3) -> st
         position_float=None if long else "centering",
         column_format="".join("r" if number else "l" for number in kinds),
     )
-    return f"{SMALL}\n{text}}}\n" if len(table.columns) > WIDE else text
+    if len(table.columns) <= WIDE:
+        return text
+    if long:
+        return f"{SMALL}\n{text}}}\n"
+    fitted = text.replace(r"\begin{tabular}", r"\resizebox{\linewidth}{!}{\begin{tabular}")
+    return fitted.replace(r"\end{tabular}", r"\end{tabular}}")
+
+
+def without(*columns: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Return what leaves out columns of a table, as `write_tables` takes it."""
+    return lambda table: table.drop(columns=list(columns))
 
 
 def main_table(

@@ -12,6 +12,7 @@ from clca_utils.paper_tables import (
     latex,
     main_table,
     with_intervals,
+    without,
     write_tables,
 )
 from clca_utils.report import summary_table
@@ -43,17 +44,22 @@ def test_a_long_table_may_break_over_pages():
     assert "\\begin{table}" not in text
 
 
-def test_a_wide_table_is_printed_small():
+def test_a_wide_table_is_made_to_fit():
     wide = pd.DataFrame({f"column {number}": [1.0] for number in range(WIDE + 1)})
     text = latex(wide, "wide", "Many columns.")
-    assert text.startswith(SMALL)
-    assert text.endswith("\\end{table}\n}\n")
-    assert text.count("{") == text.count("}")
+    assert r"\resizebox{\linewidth}{!}{\begin{tabular}" in text
+    assert r"\end{tabular}}" in text
+    long = latex(pd.concat([wide] * (LONG + 1)), "wide", "Many columns and rows.")
+    assert long.startswith(SMALL)
+    assert long.endswith("\\end{longtable}\n}\n")
+    for whole in (text, long):
+        assert whole.count("{") == whole.count("}")
+    assert r"\resizebox" not in latex(wide.iloc[:, 1:], "narrow", "Fewer.")
     assert SMALL not in latex(wide.iloc[:, 1:], "narrow", "Fewer.")
 
 
 def test_every_table_is_written_twice(tmp_path):
-    write_tables(TABLE, tmp_path, "all", "All.", printed=lambda table: table[["model"]])
+    write_tables(TABLE, tmp_path, "all", "All.", printed=without("js_distance", "seeds"))
     assert pd.read_csv(tmp_path / "all.csv").equals(TABLE)
     assert r"\begin{tabular}{l}" in (tmp_path / "all.tex").read_text()
     empty = pd.DataFrame(columns=["model", "runs"])
