@@ -4,6 +4,7 @@ import json
 import tempfile
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from hypothesis import given
@@ -352,6 +353,15 @@ def test_a_shipped_variant_says_what_it_is_and_changes_something(name):
     variant = params.read_variant(name)
     assert variant.about
     assert (name == params.CLCA) == (variant.model_fields_set == {"about"})
+
+
+def test_the_embedded_model_trains_as_did_best_on_held_out_conversations():
+    tried = pd.read_csv(ROOT / "results/reference/recipes/recipes.csv").set_index("recipe")
+    best = tried.filter(regex="imitation|intent").mean(axis=1).idxmin()
+    found = params.parameters(load_study("demo"), "fine_tuning", "smollm2-135m")
+    examples = found["batch_size"] * found["gradient_accumulation"]
+    assert best == f"{examples} a step, lr {found['learning_rate']:.1e}".replace("e-0", "e-")
+    assert tried.loc[best, "text"] < tried.loc["untrained", "text"]  # and forgot no plain text
 
 
 def test_a_recipe_that_is_unknown_or_does_not_fit_is_told(write, tmp_path):
