@@ -327,8 +327,9 @@ def storage(study: Study) -> pd.DataFrame:
     size = (RUN / "answers.parquet").stat().st_size / len(answers)
     form = Questionnaire("main", [], load_items("values"))
     rows = 2 * study.wvs_analysis.n_respondents * sum(len(one.options) for one, _ in form.asked())
-    rest = sum(one.stat().st_size for one in RUN.rglob("*") if one.is_file())
-    rest -= (RUN / "answers.parquet").stat().st_size
+    apart = ("answers.parquet", "adapter")
+    kept = [one for one in RUN.rglob("*") if one.relative_to(RUN).parts[0] not in apart]
+    rest = sum(one.stat().st_size for one in kept if one.is_file())
     found = []
     for name, cultures, seeds, times in (
         ("paper", len(study.cultures), len(study.seeds), 1.0),
