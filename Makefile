@@ -23,7 +23,7 @@ help:
 
 study: setup
 	$(BIN)/python -m clca_utils run $(STUDY)
-	$(BIN)/python -m clca_utils report results/$(notdir $(basename $(STUDY)))
+	$(BIN)/python -m clca_utils report $(STUDY)
 
 # Two processes of one thread each get more done on two cores than one of two.
 test: check

@@ -4,10 +4,12 @@
 table of ablations does.
 """
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from clca_utils.controls import UNTRAINED
-from clca_utils.params import CLCA
+from clca_utils.params import CLCA, VARIANTS, read_variant
 from clca_utils.uncertainty import holm, interval, paired_changes, replicates, surely_other
 
 COLUMNS = [
@@ -35,8 +37,10 @@ def ablation_table(by_item: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         seeds_low and seeds_high; p_value of no difference; p_holm, corrected for the rows; verdict,
         of the method ("closer", "further", "not distinguishable"; empty in its own row).
     """
+    others = of_others()
+    variants = {label: variant_of(label, others) for label in by_item["model"].unique()}
     table = by_item.assign(
-        model=by_item["model"].str.partition("+")[0], variant=by_item["model"].map(variant_of)
+        model=by_item["model"].str.partition("+")[0], variant=by_item["model"].map(variants)
     )
     own = table[table["variant"] == CLCA]
     before = own.assign(variant=UNTRAINED, after=own["before"])
@@ -59,10 +63,16 @@ def ablation_table(by_item: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     return found.assign(verdict=verdict)
 
 
-def variant_of(label: str) -> str:
-    """Return the variant in a label, model or model+variant; other cultures' are one."""
+def of_others() -> list[str]:
+    """Return the variants that try other cultures' adapters: a run for each, named after it."""
+    names = sorted(path.stem for path in VARIANTS.glob("*.yaml"))
+    return [name for name in names if read_variant(name).learnt_from == "others"]
+
+
+def variant_of(label: str, others: Sequence[str]) -> str:
+    """Return the variant in a label, model or model+variant; of other cultures', all are one."""
     name = label.partition("+")[2] or CLCA
-    return next((one for one in ("wrong-culture", "wrong-authored") if name.startswith(one)), name)
+    return next((one for one in others if f"{name}-".startswith(f"{one}-")), name)
 
 
 def _rows(groups: dict[tuple[str, str], pd.DataFrame], seed: int) -> list[dict[str, object]]:

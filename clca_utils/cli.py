@@ -146,7 +146,9 @@ def compare(
 
 @app.command()
 def report(
-    study: Annotated[Path, typer.Argument(help="A study's results folder, as in results/demo.")],
+    study: Annotated[
+        str, typer.Argument(help="A study's results folder, as in results/demo, or the study.")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="Where to write; report.html in the folder.")
     ] = None,
@@ -155,7 +157,10 @@ def report(
     from clca_utils.html_report import write_report  # noqa: PLC0415
 
     with plainly():
-        written = write_report(study, out)
+        folder = Path(study)
+        if not folder.is_dir():
+            folder = runner.RESULTS / runner.prepared(study, runner.RESULTS)[0].name
+        written = write_report(folder, out)
         typer.echo(f"{shown(written)}: {written.stat().st_size / 1e6:.1f} MB")
 
 

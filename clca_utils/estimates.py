@@ -5,6 +5,7 @@ parameters tell (turns, respondents and the like), so a step is taken to need wh
 most like it needed, in proportion. Nothing is guessed for a stage and model of which none finished.
 """
 
+import contextlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from clca_utils.choices import PERSONAL, WITHOUT_ACTING
+from clca_utils.files import StudyError
 from clca_utils.planning import SIMULATION, Step
 from clca_utils.runner import Record, records
 
@@ -82,7 +84,10 @@ def finished_steps(homes: Iterable[Path]) -> list[Took]:
     for home in homes:
         folders = {path.parent.relative_to(home).as_posix(): path.parent
                    for path in sorted(home.glob("**/manifest.json"))}  # fmt: skip
-        kept = {name: records(folder) for name, folder in folders.items()}
+        kept = {}
+        for name, folder in folders.items():
+            with contextlib.suppress(StudyError):  # whoever runs that study is told
+                kept[name] = records(folder)
         for name, stages in kept.items():
             for stage, record in stages.items():
                 source = Path(record.parameters.get("data_dir", name)).parts[-3:]

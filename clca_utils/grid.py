@@ -8,18 +8,18 @@ these functions; Snakemake runs them where the profile says.
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from clca_utils import estimates, runner
 from clca_utils.files import ROOT, StudyError, read_yaml, shown
-from clca_utils.params import read_model
-from clca_utils.planning import HELD_OUT, REPORT, TUNING, Stage, Step
+from clca_utils.params import read_model, study_file
+from clca_utils.planning import HELD_OUT, REPORT, SURVEY, TUNING, Stage, Step
 from clca_utils.progress import LOGS
 
 WORKFLOW = ROOT / "workflow"
@@ -104,9 +104,9 @@ def loaded(step: Step) -> list[str]:
 def resources(step: Step, gpu_gb: float, seconds: float | None) -> dict[str, int]:
     """Say what a step asks of the machine it runs on.
 
-    Weights are in bf16, 2 bytes each, and what is computed with them takes half as much again; they
-    pass through the host's memory on their way. A profile may say it better, stage by stage
-    (`set-resources`).
+    Weights are in bf16, 2 bytes each; in fp32, 4 bytes, without a GPU and where small changes are
+    measured (04b and 05). What is computed with them takes half as much again. They pass through
+    the host's memory on their way. A profile may say it better, stage by stage (`set-resources`).
 
     Args:
         step: The step.
@@ -116,9 +116,15 @@ def resources(step: Step, gpu_gb: float, seconds: float | None) -> dict[str, int
     Returns:
         gpu: how many; mem_mb: of the host; runtime: minutes, three times what is expected.
     """
-    weights = 2 * sum(billions(name) for name in loaded(step))
-    memory = LOAD_GB + (weights if gpu_gb else 2 * 1.5 * weights)  # without a GPU in fp32
+    exact = not gpu_gb or step.stage in (HELD_OUT, SURVEY)
+    weights = (4 if exact else 2) * sum(billions(name) for name in loaded(step))
     gpus = math.ceil(1.5 * weights / gpu_gb) if gpu_gb else 0
+    if step.stage is TUNING:
+        processes = step.parameters["processes"]
+        shared = bool(step.parameters["launch"])  # else each process holds a copy
+        gpus = max(gpus, processes if gpu_gb else 0) if shared else gpus * processes
+        weights *= 1 if shared else processes
+    memory = LOAD_GB + (weights if gpu_gb else 1.5 * weights)
     minutes = COMMON_MINUTES if seconds is None else 10 + math.ceil(3 * seconds / 60)
     return {"gpu": gpus, "mem_mb": math.ceil(1000 * memory), "runtime": minutes}
 
@@ -183,22 +189,41 @@ def run(name: str, results: Path, profile: str, extra: Sequence[str] = ()) -> in
     home = results.absolute() / study.name
     forecast = list(runner.forecast(steps))
     stale = [step for step, skip in forecast if not skip]
-    call = command(name, results, stale, profile, extra)
+    call = command(shown(study_file(name)), results, stale, profile, extra)
     print(outlook(forecast, expected(steps, home)), flush=True)
-    # what a profile calls is that of this environment, whether it is activated or not
-    here = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    start = partial(subprocess.run, call, env=os.environ | here, check=False)
     if {"-n", "--dry-run", "--dryrun"} & {*extra}:
-        return start().returncode
+        return ended(call)
     lock = home / ".locks" / "grid"
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(lock, timeout=0):
-            return start().returncode
+            forget_backups(home)
+            return ended(call)
     except Timeout:
         raise StudyError(
             f"{shown(home)} is held by another grid: wait until that ends, or stop it."
         ) from None
+
+
+def forget_backups(home: Path) -> None:
+    """Delete the copies of outputs that a killed Snakemake left: the next stumbles over them."""
+    kept = ROOT / ".snakemake" / "backups" / shown(home).lstrip("/")
+    shutil.rmtree(kept, ignore_errors=True)
+
+
+def ended(call: Sequence[str]) -> int:
+    """Run Snakemake to its end and return its exit code.
+
+    It hears an interruption too, and takes its jobs back before it ends. What a profile calls is
+    that of this environment, whether it is activated or not.
+    """
+    here = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    with subprocess.Popen(call, env=os.environ | here) as process:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                continue
 
 
 def outlook(forecast: Iterable[tuple[Step, bool]], times: Mapping[str, float]) -> str:

@@ -9,7 +9,6 @@ text, whatever it looks like, and the folders of the machine that made it are no
 import base64
 import io
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
@@ -449,8 +448,14 @@ def _each(values: Iterable[str]) -> str:
 
 
 def _links(paths: Iterable[Path], base: Path) -> list[tuple[str, str]]:
-    """Return names and addresses of files, seen from the report's folder."""
-    return [(path.name, quote(Path(os.path.relpath(path, base)).as_posix())) for path in paths]
+    """Return names and addresses of files, seen from the report's folder.
+
+    From outside the study's folder an address would tell where that is, so there is none.
+    """
+    return [
+        (path.name, quote(path.relative_to(base).as_posix()) if path.is_relative_to(base) else "")
+        for path in paths
+    ]
 
 
 def _manifest(folder: Path, base: Path) -> list[tuple[str, str]]:

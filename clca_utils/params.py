@@ -234,7 +234,7 @@ class HeldOut(Section):
 
     cultures: Annotated[
         list[Annotated[str, AfterValidator(_culture)]], AfterValidator(_distinct)
-    ] = [*("german", "japanese")]
+    ] = Field([*("german", "japanese")], min_length=1)
     conversations: int = Field(1, ge=1)
     texts: int = Field(4, ge=1, le=24)
     questions: int = Field(8, ge=1, le=60)

@@ -45,11 +45,14 @@ def raised(copy: Path) -> str:
 
 def reason(step: Step) -> str:
     """Say why a step failed: its notebook's error, else the last words of its job, or nothing."""
+    if step.stage.name in records(step.folder):
+        return ""  # it ended well, maybe with other parameters
     if told := raised(step.copy):
         return told
     log = step.folder / LOGS / f"{step.stage.name}.txt"
-    lines = log.read_text(encoding="utf-8").split("\n") if log.is_file() else []
-    words = [line for line in lines if line.strip() and not line.startswith("[")]
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    # what is indented belongs to the sentence above it
+    words = [line for line in text.split("\n") if line.strip() and line[0] not in "[ "]
     return words[-1].strip() if words else ""
 
 

@@ -117,9 +117,9 @@ def modules_of(sources: list[str], without: frozenset[str] = frozenset()) -> lis
 def key_of(step: Step) -> str:
     """Return the fingerprint of all that shapes a step's result; where it is written does not.
 
-    How figures look counts for the report alone, which draws them all again: nobody should have to
-    train a model anew for another colour. A local model folder counts by its name only: give
-    changed weights a new folder.
+    How figures look counts for the report alone, which draws the study's again, and of single runs
+    those that `run_figures` names: nobody should have to train a model anew for another colour. A
+    local model folder counts by its name only: give changed weights a new folder.
     """
     sources = cell_sources(step.stage.notebook)
     settings = {k: value for k, value in step.parameters.items() if not k.endswith("_dir")}
@@ -339,7 +339,7 @@ def alone(step: Step, wait: bool = False) -> Iterator[None]:
     lock = lock_of(step.folder, step.stage)
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
-        held = FileLock(lock, timeout=-1 if wait else 0).acquire()
+        held = FileLock(lock, timeout=-1 if wait else 1).acquire()  # `running` holds it a moment
     except Timeout:
         raise StudyError(
             f"{shown(step.copy)} is being written by another run: wait until that ends, or stop it."
@@ -363,6 +363,8 @@ def running(folder: Path, stage: Stage) -> bool:
             return False
     except Timeout:
         return True
+    except PermissionError:  # somebody else's results, that this user may only read
+        return False
 
 
 def prepared(name: str | Path, results: Path) -> tuple[Study, list[Step]]:

@@ -104,7 +104,8 @@ class ServedModel(ServerModel):
         """Weigh options by the first token of each; see `ChatModel`.
 
         vLLM is asked for these very tokens, so none goes missing. A server that does not know such
-        a request answers with the likeliest tokens, which are then read as `option_weights` does.
+        a request answers with the likeliest tokens, by number or word, which are then read as
+        `option_weights` does.
         """
         prompts = [render(self.tokenizer, conversation) for conversation in conversations]
         splits = split(self.tokenizer, prompts, options)
@@ -126,8 +127,9 @@ class ServedModel(ServerModel):
     def _weights(self, found: Sequence[Token], wanted: Sequence[int]) -> NDArray[np.float64]:
         """Return the log-probability of each wanted token."""
         by_name = {token.token: token.logprob for token in found}
-        if all(BY_ID.format(one) in by_name for one in wanted):
-            return np.array([by_name[BY_ID.format(one)] for one in wanted])
+        if any(name.startswith(BY_ID.format("")) for name in by_name):
+            least = min(by_name.values()) - 1  # less likely than all that was told
+            return np.array([by_name.get(BY_ID.format(one), least) for one in wanted])
         return option_weights(found, [self.tokenizer.decode([one]) for one in wanted])
 
     def _told(self, conversation: Conversation) -> Body:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clca_utils.ablations import ablation_table, ablations_told, variant_of
+from clca_utils.ablations import ablation_table, ablations_told, of_others, variant_of
 
 SHIFTS = {
     "small": 0.0, "small+dialogue-only": 0.03, "small+neutral-text": -0.02,
@@ -83,4 +83,4 @@ def test_nothing_sure_is_said_so():
      ("small+wrong-authored-german", "wrong-authored")],
 )  # fmt: skip
 def test_the_variant_is_read_from_the_label(label, variant):
-    assert variant_of(label) == variant
+    assert variant_of(label, of_others()) == variant

@@ -143,7 +143,7 @@ def test_a_grid_is_run_once_and_a_killed_one_ends_with_the_same_files(copy):
 def test_a_failed_step_stops_only_what_reads_it_and_status_says_why(copy):
     study = STUDY | {"seeds": [1], "variants": ["clca"]}
     (copy / "params/tiny.yaml").write_text(yaml.safe_dump(study))
-    code, printed = run(copy, SPOILT="04_fine_tuning german")
+    code, printed = run(copy, "my results", SPOILT="04_fine_tuning german")
     assert code != 0
     assert "ValueError: spoilt <on purpose>" in printed
     begun = Counter(name.split()[-1] for name in executions(copy))
@@ -153,12 +153,12 @@ def test_a_failed_step_stops_only_what_reads_it_and_status_says_why(copy):
         0,
     )
     told = subprocess.run(
-        [sys.executable, "-m", "clca_utils", "status", "tiny"],
+        [sys.executable, "-m", "clca_utils", "status", "tiny", "--results", "my results"],
         cwd=copy, env=os.environ | {"PYTHONPATH": str(copy)},
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     assert told.count("04_fine_tuning failed: ValueError: spoilt <on purpose>") == 1
-    code, printed = run(copy)
+    code, printed = run(copy, "my results")
     assert code == 0, printed
     again = [name for name, times in executions(copy).items() if times > 1]
     assert [name.split()[-1] for name in again] == ["04_fine_tuning"]
@@ -180,6 +180,12 @@ def test_what_is_no_longer_right_is_run_again(copy):
     # the same adapter comes out, so what reads it is looked at and left
     again = [name.split()[-1] for name, times in executions(copy).items() if times == 2]
     assert again == ["04_fine_tuning"]
+    # a Snakemake that was killed leaves the copies that it made of what was to be written anew
+    left = copy / ".snakemake/backups/results/tiny/german/smollm2-135m/seed-1/adapter"
+    left.mkdir(parents=True)
+    path.write_text(yaml.safe_dump(study | {"fine_tuning": {"epochs": 3}}))
+    code, printed = run(copy)
+    assert code == 0, printed
 
 
 @pytest.fixture
@@ -307,6 +313,16 @@ def test_resources_follow_stage_and_model(tmp_path):
     assert asked["02", "llama-3.1-70b"]["gpu"] == 3  # 140 GB of weights
     assert asked["04", "llama-3.1-8b"]["gpu"] == 1
     assert asked["06", None] == {"gpu": 0, "mem_mb": 4000, "runtime": grid.COMMON_MINUTES}
+    (asked_of_05,) = {grid.resources(step, 80, None)["gpu"] for step in plan(
+        params.Study.model_validate(STUDY | {"models": ["llama-3.1-70b"]}), tmp_path
+    ) if step.stage.number == "05"}  # fmt: skip
+    assert asked_of_05 == 6  # in fp32
+    given["fine_tuning"] = {"processes": 4}
+    trained = next(
+        step for step in plan(params.Study.model_validate(given), tmp_path)
+        if step.stage.number == "04"
+    )  # fmt: skip
+    assert grid.resources(trained, 80, None)["gpu"] == 4  # each process has a copy
     assert grid.resources(steps[-2], 0, 600)["gpu"] == 0
     assert grid.resources(steps[-2], 0, 600)["runtime"] == 40
 

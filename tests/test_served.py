@@ -257,6 +257,8 @@ def test_a_server_that_knows_no_token_numbers_is_read_by_words(smollm):
     assert model._weights(by_words, [one, two, three]).tolist() == [-0.5, -2.0, -3.0]
     by_number = [Token(token=f"token_id:{i}", logprob=-float(i)) for i in (one, two)]
     assert model._weights(by_number, [two, one]).tolist() == [-two, -one]
+    three = max(one, two) + 1  # not among those told: an older vLLM tells only the likeliest
+    assert model._weights(by_number, [two, three]).tolist() == [-two, -max(one, two) - 1]
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""Sends a step of the grid to Kubernetes as a Job, says how far it is, or takes it back.
+"""Sends a step of the grid to Kubernetes as a Job, or says how far it is.
 
-Snakemake calls it (config.yaml beside it): `job.py submit --image … SCRIPT`, `job.py status NAME`,
-`job.py cancel NAME…`. Snakemake's own Kubernetes executor passes files on through an object store;
+Snakemake calls it (config.yaml beside it): `job.py submit --image … SCRIPT`, `job.py status NAME`.
+Snakemake's own Kubernetes executor passes files on through an object store;
 a step here also keeps ledgers and a manifest in its folder, so all pods mount one volume instead.
 """
 
@@ -40,7 +40,9 @@ def manifest(script: str, image: str, claim: str) -> dict[str, Any]:
     }  # fmt: skip
     return {
         "apiVersion": "batch/v1", "kind": "Job",
-        "metadata": {"generateName": f"clca-{step['rule'].replace('_', '-')}-"},
+        "metadata": {
+            "generateName": f"clca-{step['rule'].replace('_', '-')}-", "labels": {"app": "clca"},
+        },
         "spec": {
             "backoffLimit": 0,  # Snakemake tries again, with more memory and time
             "activeDeadlineSeconds": 60 * asked["runtime"],
@@ -50,34 +52,38 @@ def manifest(script: str, image: str, claim: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def kubectl(*arguments: str, given: str = "") -> str:
-    """Call kubectl and return what it printed."""
+def state(name: str, where: str) -> str:
+    """Say how far a Job is; one of which the cluster tells nothing just now is taken to run."""
     call = subprocess.run(
-        ["kubectl", *arguments], input=given, check=True, stdout=subprocess.PIPE, text=True
-    )
-    return call.stdout.strip()
+        ["kubectl", "get", where, name, "-o", "json", "--ignore-not-found"],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    if call.returncode:
+        print(call.stderr, file=sys.stderr)
+        return "running"
+    if not call.stdout.strip():
+        return "failed"  # somebody deleted it
+    conditions = json.loads(call.stdout).get("status", {}).get("conditions", [])
+    ended = {one["type"] for one in conditions if one["status"] == "True"}
+    return "failed" if "Failed" in ended else "success" if "Complete" in ended else "running"
 
 
 def main() -> None:
     """Do what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("do", choices=["submit", "status", "cancel"])
+    parser.add_argument("do", choices=["submit", "status"])
     parser.add_argument("--image", default="")
     parser.add_argument("--claim", default="")
     parser.add_argument("--namespace", required=True)
-    parser.add_argument("what", nargs="+", help="a script, or names of Jobs")
+    parser.add_argument("what", help="a script, or the name of a Job")
     given = parser.parse_args()
     where = f"--namespace={given.namespace}"
     if given.do == "submit":
-        job = manifest(given.what[0], given.image, given.claim)
-        print(kubectl("create", where, "-f", "-", "-o", "name", given=json.dumps(job)))
-    elif given.do == "cancel":
-        kubectl("delete", where, *given.what)
+        job = json.dumps(manifest(given.what, given.image, given.claim))
+        call = ["kubectl", "create", where, "-f", "-", "-o", "name"]
+        subprocess.run(call, input=job, check=True, text=True)
     else:
-        told = json.loads(kubectl("get", where, given.what[0], "-o", "json"))
-        ended = {one["type"] for one in told.get("status", {}).get("conditions", [])
-                 if one["status"] == "True"}  # fmt: skip
-        print("failed" if "Failed" in ended else "success" if "Complete" in ended else "running")
+        print(state(given.what, where))
 
 
 if __name__ == "__main__":
