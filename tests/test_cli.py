@@ -9,7 +9,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from clca_utils import culture, embedded, params, planning, runner
+from clca_utils import culture, embedded, html_report, params, planning, runner
 from clca_utils.cli import app
 from clca_utils.files import ROOT, StudyError
 from clca_utils.items import load_items
@@ -43,11 +43,26 @@ def ask(*arguments: object):
 def test_check_prints_the_plan_and_writes_nothing(home):
     answer = ask("check", home / "tiny.yaml", "--results", home / "results")
     assert answer.exit_code == 0
-    first, run, study = answer.stdout.splitlines()
+    first, run, study, time = answer.stdout.splitlines()
     assert first == "tiny: runs: 1, stages: 7, to be skipped: 0"
     assert run.endswith("tiny/german/small/seed-1: 01 run, 02 run, 03 run, 04 run, 04b run, 05 run")
     assert study.endswith("results/tiny: 06 run")
+    assert time.startswith("7 steps are left")
     assert not (home / "results").exists()
+
+
+def test_a_report_is_of_a_folder_or_of_a_study_by_name(home, monkeypatch):
+    asked = []
+
+    def write(folder, out):
+        asked.append(folder)
+        return home / "tiny.yaml"
+
+    monkeypatch.setattr(html_report, "write_report", write)
+    assert ask("report", home).exit_code == 0
+    assert ask("report", "tiny").exit_code == 0
+    assert asked == [home, ROOT / "results" / "tiny"]
+    assert "does not exist" in ask("report", "tyni").stderr
 
 
 def test_a_bare_name_is_a_study_in_params(home):
