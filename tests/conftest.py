@@ -9,6 +9,7 @@ from clca_utils.judging import Judgement
 from clca_utils.scenario import Change, Persona, Scenario
 
 
+@pytest.hookimpl(tryfirst=True)  # before the workers read the marks
 def pytest_collection_modifyitems(items):
     """Keep together, for workers that share the tests, a file's and those of the smoke study."""
     for item in items:
