@@ -27,7 +27,7 @@ study: setup
 
 # Two processes of one thread each get more done on two cores than one of two.
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --no-loadscope-reorder
 
 check: setup
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """What several test files share: the embedded model, loaded once, and one small conversation."""
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from clca_utils.dialogue import Dialogue, Turn
 from clca_utils.files import write_records
@@ -8,13 +9,22 @@ from clca_utils.intent import Intent
 from clca_utils.judging import Judgement
 from clca_utils.scenario import Change, Persona, Scenario
 
+SMOKE = {
+    f"tests/notebooks/test_{name}.py" for name in ("checks", "own_survey", "smoke", "variants")
+}
 
-@pytest.hookimpl(tryfirst=True)  # before the workers read the marks
-def pytest_collection_modifyitems(items):
-    """Keep together, for workers that share the tests, a file's and those of the smoke study."""
-    for item in items:
-        name = "smoke" if "smoke" in item.fixturenames else item.path.name
-        item.add_marker(pytest.mark.xdist_group(name))
+
+class Together(LoadScopeScheduling):
+    """Hands out tests file by file, and as one those that need the smoke study, which takes long."""
+
+    def _split_scope(self, nodeid):
+        file = nodeid.partition("::")[0]
+        return "smoke" if file in SMOKE else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Return who shares the tests out where several processes run them."""
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session")
