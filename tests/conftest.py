@@ -15,7 +15,7 @@ SMOKE = {
 
 
 class Together(LoadScopeScheduling):
-    """Hands out tests file by file, and as one those that need the smoke study, which takes long."""
+    """Hands out tests file by file, and as one those that need the smoke study: it takes long."""
 
     def _split_scope(self, nodeid):
         file = nodeid.partition("::")[0]
