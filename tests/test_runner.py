@@ -711,7 +711,7 @@ def test_a_failed_notebook_is_told_in_a_few_lines(home):
     records = read_json(copy.parent / "manifest.json")["stages"]
     assert records == {}
     table = Console(file=io.StringIO(), width=120)
-    table.print(runner.status(home / "results"))
+    table.print(progress.of_all(home / "results"))
     assert "failed" in table.file.getvalue()
     # mended, it is recorded
     names = repr(artefacts(STAGES[0]))
@@ -848,9 +848,9 @@ def test_a_killed_runner_leaves_no_kernel_that_goes_on_writing(home, sign):
         assert kernels
         parent.send_signal(sign)
         # asked politely, jupyter_client gives a kernel 5 seconds to end before it kills it
-        _, alive = psutil.wait_procs(kernels, timeout=5 if sign == signal.SIGKILL else 15)
+        _, alive = psutil.wait_procs(kernels, timeout=5 if sign == signal.SIGKILL else 40)
         assert alive == []
-        parent.wait(20)
+        parent.wait(60)
     finally:
         parent.kill()
         parent.wait()
