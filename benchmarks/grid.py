@@ -5,7 +5,6 @@ grid.md to results/benchmarks.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
@@ -23,7 +22,7 @@ import pandas as pd
 import yaml
 from measuring import machine, machine_told, markdown, seconds
 
-from clca_utils.files import ROOT, write_json, write_text
+from clca_utils.files import ROOT, digest, write_json, write_text
 from clca_utils.params import load_study
 from clca_utils.planning import STAGES, Step, plan
 from clca_utils.progress import LOGS
@@ -86,7 +85,7 @@ def overhead(study: Path, folder: Path, rounds: int) -> pd.DataFrame:
 def artefacts(home: Path) -> dict[str, str]:
     """Return the SHA-256 of every artefact of a study; what holds times or paths is left out."""
     return {
-        path.relative_to(home).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        path.relative_to(home).as_posix(): digest(path)
         for path in sorted(home.rglob("*"))
         if path.is_file()
         and path.suffix not in (".ipynb", ".html")

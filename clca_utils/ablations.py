@@ -6,11 +6,12 @@ table of ablations does.
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from clca_utils.controls import UNTRAINED
 from clca_utils.params import CLCA, VARIANTS, read_variant
-from clca_utils.uncertainty import holm, interval, paired_changes, replicates, surely_other
+from clca_utils.uncertainty import holm, interval, paired_changes, replicates, verdicts
 
 COLUMNS = [
     *("model", "variant", "cultures", "seeds", "distance", "distance_low", "distance_high"),
@@ -57,10 +58,9 @@ def ablation_table(by_item: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     found = pd.DataFrame(rows, columns=COLUMNS)
     tested = found["variant"] != CLCA
     found.loc[tested, "p_holm"] = holm(found.loc[tested, "p_value"])
-    clear = surely_other(found.reindex(columns=[*COLUMNS, "p_holm"]))
-    words = (found["difference"] < 0).map({True: "closer", False: "further"})
-    verdict = words.where(clear, "not distinguishable").where(tested, "")
-    return found.assign(verdict=verdict)
+    found = found.reindex(columns=[*COLUMNS, "p_holm"])
+    words = verdicts(found, "difference", "closer", "further")
+    return found.assign(verdict=np.where(tested, words, ""))
 
 
 def of_others() -> list[str]:

@@ -99,7 +99,7 @@ def check(params: Params, results: Results = runner.RESULTS) -> None:
         for folder, rows in groupby(forecast, key=lambda row: row[0].folder):
             states = (f"{step.stage.number} {'skip' if skip else 'run'}" for step, skip in rows)
             typer.echo(f"  {shown(folder)}: {', '.join(states)}")
-        times = snakemake.expected(steps, results.absolute() / study.name)
+        times = snakemake.expected(steps)
         typer.echo(snakemake.outlook(forecast, times))
 
 
@@ -116,8 +116,8 @@ def status(
 
     with plainly():
         if params:
-            study, steps = runner.prepared(params, results)
-            times = expected(steps, results.absolute() / study.name)
+            _, steps = runner.prepared(params, results)
+            times = expected(steps)
             table, told = progress.of_study(steps, times)
             Console().print(table)
             for line in told:

@@ -13,7 +13,7 @@ import pandas as pd
 from clca_utils.files import read_json
 from clca_utils.held_out import changes, read_examined
 from clca_utils.study_tables import RUN, folder_of, run_folders, seed_of_run
-from clca_utils.uncertainty import holm, paired_change, paired_changes, replicates, surely_other
+from clca_utils.uncertainty import holm, paired_change, paired_changes, replicates, verdicts
 
 UNTRAINED = "untrained"
 SAME = 1e-9
@@ -58,8 +58,7 @@ def control_table(by_item: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     table = pd.DataFrame(list(sides), columns=COLUMNS[:3])
     table = table.join(pd.DataFrame(_compared(list(sides.values()), seed), columns=COLUMNS[3:-2]))
     table["p_holm"] = holm(table["p_value"])
-    words = np.where(table["difference"] < 0, "closer", "further")
-    return table.assign(verdict=np.where(surely_other(table), words, "not distinguishable"))
+    return table.assign(verdict=verdicts(table, "difference", "closer", "further"))
 
 
 def _pairs(rows: pd.DataFrame) -> dict[tuple[str, str], pd.DataFrame]:
@@ -246,8 +245,7 @@ def diagonal_advantage(moved: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
             }
         )  # fmt: skip
     table = pd.DataFrame(rows, columns=ADVANTAGE).assign(p_holm=lambda t: holm(t["p_value"]))
-    words = np.where(table["advantage"] < 0, "more", "less")
-    return table.assign(verdict=np.where(surely_other(table), words, "not distinguishable"))
+    return table.assign(verdict=verdicts(table, "advantage", "more", "less"))
 
 
 ADVANTAGE = [

@@ -43,11 +43,6 @@ def by_name(steps: Iterable[Step]) -> dict[str, Step]:
     return {step.name: step for step in steps}
 
 
-def artefacts(stage: Stage) -> list[str]:
-    """Return what a stage writes below its folder, as far as other steps may wait for it."""
-    return [*stage.writes, *([] if stage is REPORT else [f"metrics/{stage.name}.json"])]
-
-
 def pattern(home: Path, stage: Stage, name: str) -> str:
     """Return the path of an artefact for every run of a study, as Snakemake writes it."""
     return shown(home / name if stage is REPORT else home / "{run}" / name)
@@ -129,13 +124,13 @@ def resources(step: Step, gpu_gb: float, seconds: float | None) -> dict[str, int
     return {"gpu": gpus, "mem_mb": math.ceil(1000 * memory), "runtime": minutes}
 
 
-def expected(steps: Sequence[Step], home: Path) -> dict[str, float]:
+def expected(steps: Sequence[Step]) -> dict[str, float]:
     """Return the seconds that steps will take, by their names, as far as anything is known.
 
     It goes by what finished beside this study, else by what finished of the shipped ones, which ran
     on two cores.
     """
-    beside = sorted(path for path in home.parent.glob("*/") if path != REFERENCE)
+    beside = sorted(path for path in steps[0].home.parent.glob("*/") if path != REFERENCE)
     here = estimates.finished_steps(beside)
     shipped = estimates.finished_steps(sorted(REFERENCE.glob("*/")))
     return estimates.estimate(steps, shipped) | estimates.estimate(steps, here)
@@ -190,7 +185,7 @@ def run(name: str, results: Path, profile: str, extra: Sequence[str] = ()) -> in
     forecast = list(runner.forecast(steps))
     stale = [step for step, skip in forecast if not skip]
     call = command(shown(study_file(name)), results, stale, profile, extra)
-    print(outlook(forecast, expected(steps, home)), flush=True)
+    print(outlook(forecast, expected(steps)), flush=True)
     if {"-n", "--dry-run", "--dryrun"} & {*extra}:
         return ended(call)
     lock = home / ".locks" / "grid"

@@ -46,6 +46,11 @@ class Stage:
         """What its name begins with, such as 01."""
         return self.name.partition("_")[0]
 
+    @property
+    def artefacts(self) -> list[str]:
+        """What it has to write below its folder; but for the report also its metrics."""
+        return [*self.writes, *([] if self is REPORT else [f"metrics/{self.name}.json"])]
+
 
 TOLD = ("scenarios.jsonl", "dialogues.jsonl", "judgements.jsonl", "intents.jsonl")
 EXAMINED = ("held_out.csv", "replies.csv")
@@ -116,9 +121,8 @@ class Step:
         return sorted(path for path in self.reads if path.exists())
 
     def outputs(self) -> list[Path]:
-        """Return the artefacts it has to write; but for the report also its metrics."""
-        metrics = () if self.stage is REPORT else (f"metrics/{self.stage.name}.json",)
-        return [self.folder / name for name in (*self.stage.writes, *metrics)]
+        """Return the artefacts it has to write."""
+        return [self.folder / name for name in self.stage.artefacts]
 
 
 def model_origin(name: str, *, asked: bool = True) -> list[Path | str]:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -18,7 +17,7 @@ from clca_utils.judging import Judgement
 from clca_utils.scenario import Scenario
 from clca_utils.study_tables import by_model, run_folders
 from clca_utils.tables import intent_table, judgement_table, slot_table, turn_table
-from clca_utils.uncertainty import holm, paired_changes, replicates, surely_other
+from clca_utils.uncertainty import holm, paired_changes, replicates, verdicts
 
 SUMMARY = {
     "before": "js_distance_before",
@@ -66,8 +65,7 @@ def summary_table(found: pd.DataFrame, by_item: pd.DataFrame, seed: int = 0) -> 
     columns = ["culture", "model", "seeds", *SUMMARY, *CHANGE]
     table = pd.DataFrame(rows, columns=columns).set_index(["culture", "model"])
     table["p_holm"] = holm(table["p_value"])
-    words = np.where(table["change"] < 0, "better", "worse")
-    return table.assign(verdict=np.where(surely_other(table), words, "not distinguishable"))
+    return table.assign(verdict=verdicts(table, "change", "better", "worse"))
 
 
 CHANGE = ["change", "low", "high", "seeds_low", "seeds_high", "p_value"]

@@ -278,6 +278,19 @@ def surely_other(table: pd.DataFrame) -> "pd.Series[bool]":
     return clear & ~(table["seeds_low"] * table["seeds_high"] <= 0)
 
 
+def verdicts(table: pd.DataFrame, difference: str, below: str, above: str) -> npt.NDArray[np.str_]:
+    """Say in a word of each row what it found; "not distinguishable" where that is not sure.
+
+    Args:
+        table: As for `surely_other`, with the column named by `difference`.
+        difference: The column whose sign decides between the two words.
+        below: The word for a negative difference.
+        above: The word for any other.
+    """
+    words = np.where(table[difference] < 0, below, above)
+    return np.where(surely_other(table), words, "not distinguishable")
+
+
 def change_table(
     item_table: pd.DataFrame, by: Literal["measure", "topic"], seed: int
 ) -> pd.DataFrame:

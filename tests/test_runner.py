@@ -52,11 +52,6 @@ for name in WRITES:
 """
 
 
-def artefacts(stage) -> list[str]:
-    metrics = () if stage is runner.REPORT else (f"metrics/{stage.name}.json",)
-    return [*stage.writes, *metrics]
-
-
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """Return a folder with parameters and tiny notebooks that stand in for the real ones."""
@@ -70,7 +65,7 @@ def home(tmp_path, monkeypatch):
         (tmp_path / "models" / f"{name}.yaml").write_text(f"name: {name}\nsource: o/{name}\n")
     for stage in STAGES:
         defaults = "run_dir = study_dir = ''"
-        use = WRITE.replace("WRITES", repr(artefacts(stage)))
+        use = WRITE.replace("WRITES", repr(stage.artefacts))
         write_notebook(tmp_path / "notebooks" / f"{stage.name}.ipynb", defaults, use)
     monkeypatch.setattr(culture, "FOLDER", tmp_path / "cultures")
     monkeypatch.setattr(params, "MODELS", tmp_path / "models")
@@ -107,7 +102,7 @@ def at_once(monkeypatch):
     """Let steps write their artefacts in this process: no kernel, so skipping is tested fast."""
 
     def execute(step, show):
-        for name in artefacts(step.stage):
+        for name in step.stage.artefacts:
             path = step.folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.suffix:
@@ -714,7 +709,7 @@ def test_a_failed_notebook_is_told_in_a_few_lines(home):
     table.print(progress.of_all(home / "results"))
     assert "failed" in table.file.getvalue()
     # mended, it is recorded
-    names = repr(artefacts(STAGES[0]))
+    names = repr(STAGES[0].artefacts)
     write_notebook(home / "notebooks" / copy.name, "run_dir = ''", WRITE.replace("WRITES", names))
     first = plan(params.load_study(home / "tiny.yaml"), home / "results")[0]
     runner.run_step(first, lambda **count: None)

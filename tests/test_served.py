@@ -10,7 +10,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
+from serving import wait_until_healthy
 from tenacity import wait_none
 
 from clca_utils import params, server_model
@@ -63,21 +63,10 @@ def serving(port, *options):
     surroundings = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, env=surroundings) as process:
         try:
-            deadline = time.monotonic() + 120
-            while not is_healthy(port):
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.2)
+            wait_until_healthy(process, port)
             yield process
         finally:
             process.kill()
-
-
-def is_healthy(port):
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/health").is_success
-    except httpx.TransportError:
-        return False
 
 
 def model_file(folder, port, **more):

@@ -18,12 +18,12 @@ from pathlib import Path
 from threading import Thread
 from typing import get_args
 
-import httpx
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from serving import wait_until_healthy
 from tenacity import wait_none
 
 from clca_utils import server_model
@@ -527,11 +527,7 @@ def real(tmp_path_factory):
             stderr=file,
         )
     try:
-        deadline = time.monotonic() + 120
-        while not is_healthy(port):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
+        wait_until_healthy(process, port, log.read_text)
         yield ServerSettings(url=f"http://127.0.0.1:{port}/v1", model=model, price_in=1.0)
     finally:
         process.terminate()
@@ -540,13 +536,6 @@ def real(tmp_path_factory):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def is_healthy(port):
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/health").is_success
-    except httpx.TransportError:
-        return False
 
 
 def test_a_real_server_replies_and_its_tokens_are_counted(real):
