@@ -5,6 +5,7 @@ it cannot say what any one person is, and the prompts made from it keep that wor
 """
 
 import difflib
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -99,9 +100,15 @@ class Lexicon(BaseModel):
     shop: list[str] = Field(min_length=1)
 
 
+@cache
+def domains() -> list[str]:
+    """Return the domains of life in which the shipped scenarios take place."""
+    return sorted({seed.domain for seed in load_seeds()})
+
+
 def _known_domain(domain: str) -> str:
     """Refuse a domain of life in which no scenario takes place: nobody would see the custom."""
-    known = sorted({seed.domain for seed in load_seeds()})
+    known = domains()
     if domain not in known:
         near = difflib.get_close_matches(domain, known, n=1)
         raise ValueError(f"did you mean '{near[0]}'?" if near else f"known are {', '.join(known)}")

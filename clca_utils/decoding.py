@@ -11,7 +11,7 @@ row alone (`Draw`), so the reply is that of the lone row in any batch.
 
 from bisect import bisect_left, insort
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -21,7 +21,14 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from clca_utils.prefix_tree import Tokens, shared_length, shared_start
+from clca_utils.prefix_tree import (
+    Pack,
+    Tokens,
+    packed,
+    shared_length,
+    shared_start,
+    side_by_side,
+)
 
 KeysValues = list[tuple[torch.Tensor, torch.Tensor]]
 """Keys and values of a row, layer by layer, each (heads, tokens, size)."""
@@ -36,6 +43,9 @@ LIKELIEST = 256
 WORTH_SHARING = 32
 """From this many tokens on, what all new rows begin with is read once for all of them."""
 
+SPARE = 224
+"""How many tokens a pack may be longer than its longest row: room for the rows beside it. Of 64 to
+256, the fastest on two cores (in fours, as stage 05 has it)."""
 
 AT_ONCE = 4096
 """So many tokens are read in one pass; of more, what is computed falls out of a processor's cache
@@ -238,16 +248,96 @@ def batches(
 
 
 def remember(weights: PreTrainedModel, rows: Collection[Tokens], memory: Memory, size: int) -> None:
-    """Read rows, as far as they are not remembered, and remember them."""
+    """Read rows, as far as they are not remembered, and remember them.
+
+    Where they share much beside their start, as the turns of one talk do, they are read in packs.
+    """
     unread = {row for row in rows if memory.longest(row)[0] < len(row)}
     start = shared_start(unread) if len(unread) > 1 else ()
     if len(start) >= WORTH_SHARING and memory.longest(start)[0] < len(start):
         remember(weights, [start], memory, size)
+    if len(unread) > 1 and fits(weights, unread):
+        known = memory.longest(start)[0]
+        packs = packed({row[known:] for row in unread}, SPARE)
+        new = sum(len(row) - memory.longest(row)[0] for row in unread)
+        if 2 * sum(len(pack.tokens) for pack in packs) <= new:
+            _remember_packs(weights, start[:known], packs, memory, size)
+            return
     for some, fresh in list(batches(unread, memory, size)):
         batch = Rows(weights, some, memory, fresh)
         batch.read()
         for row, found in zip(some, batch.found(), strict=True):
             memory.keep(row, found)
+
+
+def _remember_packs(
+    weights: PreTrainedModel, start: Tokens, packs: Sequence[Pack], memory: Memory, size: int
+) -> None:
+    """Read packs of what follows a remembered start, and remember their rows."""
+    known = memory.recall(start, len(start)) if start else []
+    step = min(size, max(1, AT_ONCE // max(len(pack.tokens) for pack in packs)))
+    for first in range(0, len(packs), step):
+        some = packs[first : first + step]
+        _, cache = read_packs(weights, some, known, 1)
+        for number, pack in enumerate(some):
+            begin = cache.layers[0].keys.shape[2] - len(pack.tokens)
+            for rest, path in pack.paths.items():
+                places = [*range(len(start)), *(begin + place for place in path)]
+                found = [
+                    (layer.keys[number][:, places], layer.values[number][:, places])
+                    for layer in cache.layers
+                ]
+                memory.keep((*start, *rest), found)
+
+
+def read_packs(
+    weights: PreTrainedModel, packs: Sequence[Pack], known: KeysValues, keep: int
+) -> tuple[torch.Tensor, Cache]:
+    """Run a model over packs that follow what is known already.
+
+    Args:
+        weights: The model; the rows must fit its window.
+        packs: The tokens, n packs.
+        known: Keys and values of the tokens before all of them; empty where they are the first.
+        keep: How many tokens at the end of each pack are read.
+
+    Returns:
+        The logits after the last ones, (n, keep, words), and keys and values of all tokens.
+    """
+    start = known[0][0].shape[1] if known else 0
+    layout, device = side_by_side(packs, start), weights.device
+    layers = []
+    for pair in known:
+        heads, _, size = pair[0].shape
+        shape = (len(packs), heads, layout.seen.shape[-1], size)
+        buffers = pair[0].new_empty(shape), pair[1].new_empty(shape)
+        for buffer, past in zip(buffers, pair, strict=True):
+            buffer[:, :, :start] = past
+        layers.append(Room(*buffers, start))
+    cache: Cache = Cache(layers=layers) if layers else DynamicCache()
+    hidden = torch.from_numpy(~layout.seen).to(device)
+    mask = torch.zeros(hidden.shape, dtype=weights.dtype, device=device)
+    output = weights(
+        input_ids=torch.from_numpy(layout.tokens).to(device),
+        attention_mask=mask.masked_fill(hidden, torch.finfo(weights.dtype).min),
+        position_ids=torch.from_numpy(layout.places).to(device),
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=keep,
+    )
+    return output.logits.float().cpu(), cache
+
+
+def fits(weights: PreTrainedModel, rows: Iterable[Tokens]) -> bool:
+    """Say whether rows are no longer than the model's shortest attention reaches back."""
+    config = weights.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["sliding_attention"])
+    reach = {
+        "sliding_attention": getattr(config, "sliding_window", None),
+        "chunked_attention": getattr(config, "attention_chunk_size", None),
+    }
+    windows = [size for kind, size in reach.items() if kind in kinds and size]
+    return not windows or max(map(len, rows)) <= min(windows)
 
 
 class Draw:

@@ -177,7 +177,11 @@ def _read(source: Path) -> list[_Wording]:
     """Read a file of items, each named once."""
     try:
         text = source.read_text(encoding="utf-8")
-        content = _from_metadata(source, text) if source.suffix == ".json" else yaml.safe_load(text)
+        content = (
+            _from_metadata(source, text)
+            if source.suffix == ".json"
+            else yaml.load(text, yaml.CSafeLoader)
+        )
         items = _ItemFile.model_validate(content).items
     except FileNotFoundError:
         raise StudyError(f"{shown(source)} is missing: mend the path of the items.") from None

@@ -153,7 +153,7 @@ class ScenarioAdaptation(Section):
     """Stage 01: which scenarios and how many, and who rewrites them."""
 
     split: Literal["learn", "held-out", "all"] = "learn"  # before n_scenarios, which it bounds
-    n_scenarios: Annotated[int, AfterValidator(_available)] = Field(4, ge=1)
+    n_scenarios: Annotated[int, AfterValidator(_available)] = Field(3, ge=1)
     rewriter: Literal["lexicon", "chat", "none"] = "lexicon"
 
 
@@ -180,7 +180,7 @@ class IntentExtraction(Section):
 
     max_new_tokens: int = Field(20, ge=1, le=4096)
     cultural_threshold: float = Field(0.5, ge=0, le=1)
-    batch_size: int = Field(8, ge=1)
+    batch_size: int = Field(16, ge=1)
     gold: int = Field(1, ge=0)
 
 
@@ -236,9 +236,9 @@ class HeldOut(Section):
         list[Annotated[str, AfterValidator(_culture)]], AfterValidator(_distinct)
     ] = Field([*("german", "japanese")], min_length=1)
     conversations: int = Field(1, ge=1)
-    texts: int = Field(4, ge=1, le=24)
-    questions: int = Field(8, ge=1, le=60)
-    replies: int = Field(2, ge=0)
+    texts: int = Field(2, ge=1, le=24)
+    questions: int = Field(4, ge=1, le=60)
+    replies: int = Field(1, ge=0)
     max_new_tokens: int = Field(32, ge=1, le=4096)
     judge: Annotated[str, AfterValidator(_model)] = ""
     batch_size: int = Field(4, ge=1)

@@ -7,7 +7,7 @@ output at a token is that of a plain pass over the row (tree attention: Cai et a
 2401.10774, there for drafts of one reply).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -82,3 +82,36 @@ def read_last(pack: Pack, read: Collection[int]) -> Pack:
         [pack.depths[i] for i in order],
         {row: [place_of[i] for i in path] for row, path in pack.paths.items()},
     )
+
+
+class Layout(NamedTuple):
+    """Packs as one batch, shorter ones padded on the left.
+
+    Attributes:
+        tokens: (packs, width).
+        places: Each token's place in its rows, of the same shape.
+        seen: Which tokens (columns) each token (row) sees, (packs, 1, width, start + width).
+    """
+
+    tokens: NDArray[np.int64]
+    places: NDArray[np.int64]
+    seen: NDArray[np.bool_]
+
+
+def side_by_side(packs: Sequence[Pack], start: int = 0) -> Layout:
+    """Lay packs out as one batch.
+
+    Args:
+        packs: The packs.
+        start: How many tokens, known already, stand before each of them.
+    """
+    width = max(len(pack.tokens) for pack in packs)
+    tokens, places = np.zeros((2, len(packs), width), dtype=np.int64)
+    seen = np.zeros((len(packs), 1, width, start + width), dtype=bool)
+    seen[..., range(width), range(start, start + width)] = True  # padding sees itself
+    for number, pack in enumerate(packs):
+        first = width - len(pack.tokens)
+        tokens[number, first:], places[number, first:] = pack.tokens, pack.depths
+        seen[number, 0, first:, :start] = True
+        seen[number, 0, first:, start + first :] = pack.visible()
+    return Layout(tokens, start + places, seen)

@@ -1,7 +1,6 @@
 """A chat model run by transformers: any local folder or hub id, with or without an adapter."""
 
 import contextlib
-import copy
 import itertools
 import os
 import warnings
@@ -13,13 +12,11 @@ import numpy as np
 import torch
 from jinja2.exceptions import TemplateError
 from numpy.typing import NDArray
-from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
-    Cache,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -27,14 +24,20 @@ from transformers.utils import is_bitsandbytes_available
 
 from clca_utils.chat_model import Conversation, Message, assistant, system, user
 from clca_utils.choices import Precision
-from clca_utils.decoding import Draw, Memory, Rows, batches, remember, reply
+from clca_utils.decoding import (
+    SPARE,
+    Draw,
+    Memory,
+    Rows,
+    batches,
+    fits,
+    read_packs,
+    remember,
+    reply,
+)
 from clca_utils.files import StudyError, read_json
 from clca_utils.params import model_source
-from clca_utils.prefix_tree import Pack, Tokens, packed, read_last, shared_start
-
-SPARE = 224
-"""How many tokens a pack may be longer than its longest row: room for the rows beside it. Of 64 to
-256, the fastest on two cores (in fours, as stage 05 has it)."""
+from clca_utils.prefix_tree import Tokens, packed, read_last, shared_start
 
 ATTENTION = {"full_attention", "sliding_attention", "chunked_attention"}
 """The kinds of layer, as transformers names them, whose caches hold keys and values alone."""
@@ -354,8 +357,9 @@ class TransformersModel:
             return []
         prompts = [render(self.tokenizer, conversation) for conversation in conversations]
         splits = split(self.tokenizer, prompts, options)
-        score = self._score_on if self.memory.room else self._score
-        scores = score({pair for pairs in splits for pair in pairs})
+        pairs = {pair for pairs in splits for pair in pairs}
+        in_packs = not self.memory.room and fits(self.weights, (sum(pair, ()) for pair in pairs))
+        scores = self._score(pairs) if in_packs else self._score_on(pairs)
         return [np.array([scores[pair] for pair in pairs]) for pairs in splits]
 
     @torch.inference_mode()
@@ -387,18 +391,16 @@ class TransformersModel:
 
         What prompts share is computed once: what all share as a cache, the rest in packs.
         """
-        rows = {head + tail[:-1] for head, tail in pairs}
-        whole = max(map(len, rows)) <= self._window
-        prefix = shared_start({head for head, _ in pairs}) if whole else ()
+        prefix = shared_start({head for head, _ in pairs})
         start = len(prefix)
-        cache = self.weights(self._tensor([prefix])).past_key_values if prefix else None
-        rests = {row[start:] for row in rows}
-        packs = packed(rests, SPARE) if whole else [packed([row], 0)[0] for row in rests]
+        memory = Memory(start)
+        remember(self.weights, {prefix} - {()}, memory, 1)
+        known = memory.recall(prefix, start) if prefix else []
         reads: dict[Tokens, list[tuple[Tokens, Tokens]]] = {}
         for head, tail in sorted(pairs):
             reads.setdefault((head + tail[:-1])[start:], []).append((head, tail))
+        packs = sorted(packed(reads, SPARE), key=lambda pack: len(pack.tokens))
         scores: dict[tuple[Tokens, Tokens], float] = {}
-        packs.sort(key=lambda pack: len(pack.tokens))
         for first in range(0, len(packs), self.batch_size):
             some = packs[first : first + self.batch_size]
             wanted = [
@@ -411,7 +413,8 @@ class TransformersModel:
                 for pack in some
             ]
             moved = [read_last(pack, read) for pack, read in zip(some, wanted, strict=True)]
-            logprobs = self._pack_logprobs(moved, cache, start, max(map(len, wanted)), whole)
+            logits, _ = read_packs(self.weights, moved, known, max(map(len, wanted)))
+            logprobs = torch.log_softmax(logits, -1)
             for pack, found in zip(moved, logprobs, strict=True):
                 offset = len(pack.tokens) - len(found)
                 for row, path in pack.paths.items():
@@ -420,63 +423,3 @@ class TransformersModel:
                         steps = found[places, torch.tensor(tail)]
                         scores[head, tail] = float(steps.double().sum())
         return scores
-
-    def _pack_logprobs(
-        self, packs: Sequence[Pack], cache: Cache | None, start: int, keep: int, whole: bool
-    ) -> torch.Tensor:
-        """Run the model over packs that follow what is cached.
-
-        Args:
-            packs: The tokens, n packs.
-            cache: Keys and values of the tokens before all of them, or None.
-            start: How many these are.
-            keep: How many tokens at the end of each pack are read.
-            whole: Every token sees all before it; else the model's own window is applied, to packs
-                of one row each.
-
-        Returns:
-            Log-probabilities of the token after each of the last ones, (n, keep, vocabulary).
-        """
-        width = max(len(pack.tokens) for pack in packs)
-        places = np.zeros((len(packs), width), dtype=np.int64)
-        seen = np.zeros((len(packs), 1, width, start + width), dtype=bool)
-        for number, pack in enumerate(packs):
-            size = len(pack.tokens)
-            places[number, width - size :] = pack.depths
-            seen[number, 0, width - size :, :start] = True
-            seen[number, 0, width - size :, start + width - size :] = pack.visible()
-        if whole:
-            seen[..., range(width), range(start, start + width)] = True  # padding sees itself
-            mask = torch.zeros(seen.shape).masked_fill(
-                ~torch.from_numpy(seen), torch.finfo(self.weights.dtype).min
-            )
-            mask = mask.to(self.weights.device, self.weights.dtype)
-        else:
-            mask = torch.from_numpy(seen[:, 0, -1]).long().to(self.weights.device)
-        if cache is not None:
-            cache = copy.deepcopy(cache)
-            cache.batch_repeat_interleave(len(packs))
-        output = self.weights(
-            input_ids=self._tensor([pack.tokens for pack in packs]),
-            attention_mask=mask,
-            position_ids=torch.from_numpy(start + places).to(self.weights.device),
-            past_key_values=cache,
-            logits_to_keep=keep,
-        )
-        return torch.log_softmax(output.logits.float(), -1).cpu()
-
-    def _tensor(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Return rows of tokens as a tensor, shorter ones padded on the left."""
-        tensors = [torch.tensor(row) for row in rows]
-        return pad_sequence(tensors, batch_first=True, padding_side="left").to(self.weights.device)
-
-    @cached_property
-    def _window(self) -> float:
-        """How many tokens back the model's shortest attention reaches."""
-        config = self.weights.config.get_text_config()
-        kinds = set(getattr(config, "layer_types", None) or ["sliding_attention"])
-        reach = {
-            "sliding_attention": getattr(config, "sliding_window", None),
-            "chunked_attention": getattr(config, "attention_chunk_size", None),
-        }
-        return min((size for kind, size in reach.items() if kind in kinds and size), default=np.inf)

@@ -24,6 +24,7 @@ from clca_utils.decoding import (
     Memory,
     Rows,
     batches,
+    fits,
     remember,
     reply,
 )
@@ -245,6 +246,29 @@ def test_what_is_remembered_is_not_read_again(tiny):
             assert read == [40, 2, 1]
     finally:
         hook.remove()
+
+
+@pytest.mark.parametrize("known", [0, 35, 40], ids=["nothing", "a part", "the start"])
+def test_the_turns_of_a_talk_are_read_in_packs_and_remembered_as_if_each_alone(tiny, known):
+    talk, ending = (*PROMPTS[0], *PROMPTS[2], *PROMPTS[3]), (5, 6, 7)
+    turns = [(*talk[:end], *ending) for end in range(42, len(talk), 4)]
+    memory, read = Memory(np.inf), []
+    with torch.inference_mode():
+        remember(tiny, [talk[:known]] if known else [], memory, 4)
+        hook = tiny.register_forward_pre_hook(
+            lambda _, __, given: read.append(given["input_ids"].numel()), with_kwargs=True
+        )
+        remember(tiny, turns, memory, 4)
+        hook.remove()
+        for turn in turns:
+            assert memory.longest(turn)[0] == len(turn)
+            alone = Rows(tiny, [turn], Memory(0), len(turn))
+            alone.read()
+            for ours, plain in zip(memory.recall(turn, len(turn)), *alone.found(), strict=True):
+                for one, other in zip(ours, plain, strict=True):
+                    assert torch.allclose(one, other, atol=1e-5)
+    if fits(tiny, turns):
+        assert sum(read) < sum(len(turn) - known for turn in turns) / 2
 
 
 def test_where_rounding_could_decide_the_lone_row_does(tiny, monkeypatch):

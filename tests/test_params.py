@@ -72,7 +72,7 @@ def test_what_is_not_given_is_at_its_default(write):
 
 def test_the_defaults_are_those_agreed_with_the_notebooks():
     assert {name: schema().model_dump() for name, schema in SECTIONS.items()} == {
-        "scenario_adaptation": {"split": "learn", "n_scenarios": 4, "rewriter": "lexicon"},
+        "scenario_adaptation": {"split": "learn", "n_scenarios": 3, "rewriter": "lexicon"},
         "dialogue_simulation": {
             "samples": 1,
             "max_turns": 4,
@@ -91,7 +91,7 @@ def test_the_defaults_are_those_agreed_with_the_notebooks():
         "intent_extraction": {
             "max_new_tokens": 20,
             "cultural_threshold": 0.5,
-            "batch_size": 8,
+            "batch_size": 16,
             "gold": 1,
         },
         "fine_tuning": {
@@ -117,9 +117,9 @@ def test_the_defaults_are_those_agreed_with_the_notebooks():
         "held_out": {
             "cultures": ["german", "japanese"],
             "conversations": 1,
-            "texts": 4,
-            "questions": 8,
-            "replies": 2,
+            "texts": 2,
+            "questions": 4,
+            "replies": 1,
             "max_new_tokens": 32,
             "judge": "",
             "batch_size": 4,

@@ -4,7 +4,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clca_utils.prefix_tree import packed, read_last, shared_length, shared_start
+from clca_utils.prefix_tree import (
+    packed,
+    read_last,
+    shared_length,
+    shared_start,
+    side_by_side,
+)
 
 ROW = st.lists(st.integers(0, 2), min_size=1, max_size=9).map(tuple)
 ROWS = st.sets(ROW, min_size=1, max_size=25)
@@ -104,3 +110,23 @@ def test_read_tokens_move_to_the_end_and_see_what_they_saw(rows, spare, data):
 def test_reading_nothing_or_all_moves_nothing(rows):
     (pack,) = packed(rows, sum(map(len, rows)))
     assert read_last(pack, ()) == pack == read_last(pack, range(len(pack.tokens)))
+
+
+@given(ROWS, SPARE, st.integers(0, 3))
+def test_side_by_side_every_token_sees_its_own_rows_beginning_and_no_other(rows, spare, start):
+    packs = packed(rows, spare)
+    layout = side_by_side(packs, start)
+    width = layout.tokens.shape[1]
+    assert layout.seen.shape == (len(packs), 1, width, start + width)
+    for number, pack in enumerate(packs):
+        first = width - len(pack.tokens)
+        for row, path in pack.paths.items():
+            places = [first + place for place in path]
+            assert tuple(layout.tokens[number, places]) == row
+            assert layout.places[number, places].tolist() == [*range(start, start + len(row))]
+            for depth, place in enumerate(places):
+                seen = np.flatnonzero(layout.seen[number, 0, place]).tolist()
+                own = [*range(start), *(start + one for one in places[: depth + 1])]
+                assert seen == sorted(own)
+        for padding in range(first):
+            assert layout.seen[number, 0, padding].sum() == 1

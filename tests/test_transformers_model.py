@@ -17,6 +17,7 @@ from transformers import (
 
 from clca_utils import transformers_model
 from clca_utils.chat_model import assistant, system, user
+from clca_utils.decoding import fits
 from clca_utils.files import StudyError
 from clca_utils.transformers_model import (
     TransformersModel,
@@ -389,7 +390,7 @@ WINDOWS = [("mistral", n) for n in (-60, -1, 0, 1)] + [("gemma", -60), ("gemma",
 def test_packs_weigh_as_plain_passes_do_whatever_the_models_window(smollm, kind, longer):
     window = longest(smollm) + longer
     model = tiny(smollm, window, kind)
-    assert model._window == window
+    assert [fits(model.weights, [(0,) * size]) for size in (window, window + 1)] == [True, False]
     wanted = plainly(model)
     for batch_size in (1, 3, 32):
         found = resized(model, batch_size).option_logprobs(ROWS, TEXTS)
@@ -400,7 +401,7 @@ def test_packs_weigh_as_plain_passes_do_whatever_the_models_window(smollm, kind,
 def test_a_window_shows_from_one_token_less_than_the_longest_row(smollm, longer, shows):
     """Or else the test above would not see a window that is not kept."""
     wide, narrow = tiny(smollm, 4096, "mistral"), tiny(smollm, longest(smollm) + longer, "mistral")
-    assert wide._window == 4096
+    assert not fits(wide.weights, [(0,) * 4097])
     assert (np.abs(plainly(wide) - plainly(narrow)).max() > 1e-2) == shows
 
 
