@@ -22,7 +22,7 @@ import pandas as pd
 import yaml
 from measuring import machine, machine_told, markdown, seconds
 
-from clca_utils.files import ROOT, digest, write_json, write_text
+from clca_utils.files import ROOT, digest, read_json, write_json, write_text
 from clca_utils.params import load_study
 from clca_utils.planning import STAGES, Step, plan
 from clca_utils.progress import LOGS
@@ -127,42 +127,50 @@ def killed(study: Path, results: Path, share: float) -> int:
     return done
 
 
+def grids(folder: Path) -> dict[str, object]:
+    """Run the grid to its end, and once more killed and resumed; tell what came of them."""
+    took, _ = seconds(run_grid, STUDY, folder / "whole", "all")
+    whole = folder / "whole" / "grid"
+    expected = artefacts(whole)
+    done = killed(STUDY, folder / "killed", 0.4)
+    return {
+        "grid": {"runs": 8, "seconds": took, "begun": begun(whole), "artefacts": len(expected)},
+        "killed": {
+            "steps_done": done,
+            "equal": artefacts(folder / "killed" / "grid") == expected,
+        },
+    }
+
+
 def main() -> None:
-    """Run both experiments and write what came of them."""
+    """Run both experiments, or the overhead alone, and write what came of them."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--rounds", type=int, default=3)
+    options.add_argument("--overhead", action="store_true", help="only this; the rest is kept")
     options.add_argument("--out", type=Path, default=ROOT / "results" / "benchmarks")
     given = options.parse_args()
     host = machine(["snakemake", "papermill", "transformers"])
     folder = Path(tempfile.mkdtemp(prefix="clca-grid-"))
-    took, _ = seconds(run_grid, STUDY, folder / "whole", "all")
-    whole = folder / "whole" / "grid"
-    counts, expected = begun(whole), artefacts(whole)
-    done = killed(STUDY, folder / "killed", 0.4)
-    equal = artefacts(folder / "killed" / "grid") == expected
+    found = read_json(given.out / "grid.json") if given.overhead else grids(folder)
     rounds = overhead(STUDY, folder, given.rounds)
     shutil.rmtree(folder)
-    found = {
-        "machine": host,
-        "grid": {"runs": 8, "seconds": took, "begun": counts, "artefacts": len(expected)},
-        "killed": {"steps_done": done, "equal": equal},
-        "overhead": rounds.to_dict("records"),
-        "ratio": median(rounds["ratio"]),
-    }
+    measured = {"overhead": rounds.to_dict("records"), "ratio": median(rounds["ratio"])}
+    found = found | {"machine": host, **measured}
+    whole, stopped = found["grid"], found["killed"]
     write_json(given.out / "grid.json", json.loads(json.dumps(found)))
-    table = pd.DataFrame({"stage": list(counts), "begun": list(counts.values())})
+    table = pd.DataFrame(list(whole["begun"].items()), columns=["stage", "begun"])
     text = (
         f"# The grid\n\n{machine_told(host)}\n\n`params/grid.yaml`, two cultures, two variants and "
-        f"two seeds, ran in {took / 60:.1f} minutes on {host['cores']} cores. What runs share was "
-        f"done once:\n\n{markdown(table)}\n\nKilled (-9) with all it had started when {done} steps "
-        f"were done, and started again, it ended with {len(expected)} artefacts "
-        f"{'equal to' if equal else 'NOT equal to'} those of the uninterrupted one.\n\n"
+        f"two seeds, ran in {whole['seconds'] / 60:.1f} minutes on {host['cores']} cores. What runs share was "
+        f"done once:\n\n{markdown(table)}\n\nKilled (-9) with all it had started when "
+        f"{stopped['steps_done']} steps were done, and started again, it ended with "
+        f"{whole['artefacts']} artefacts {'equal to' if stopped['equal'] else 'NOT equal to'} those of the uninterrupted one.\n\n"
         "One run of it, step by step on one core, beside bare papermill calls of the same "
         f"notebooks (seconds):\n\n{markdown(rounds)}\n\nMedian ratio: {found['ratio']:.3f}.\n"
     )
     write_text(given.out / "grid.md", text)
     print(text)
-    if not equal:
+    if not stopped["equal"]:
         raise SystemExit(1)
 
 

@@ -161,7 +161,7 @@ class DialogueSimulation(Section):
     """Stage 02: how dialogues are played, and how sure a judge must be to drop one."""
 
     samples: int = Field(1, ge=1)
-    max_turns: int = Field(4, ge=2, le=100)
+    max_turns: int = Field(3, ge=2, le=100)
     max_new_tokens: int = Field(32, ge=1, le=4096)
     temperature: float = Field(0.8, ge=0, le=5)
     top_p: float = Field(0.95, gt=0, le=1)

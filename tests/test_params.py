@@ -75,7 +75,7 @@ def test_the_defaults_are_those_agreed_with_the_notebooks():
         "scenario_adaptation": {"split": "learn", "n_scenarios": 3, "rewriter": "lexicon"},
         "dialogue_simulation": {
             "samples": 1,
-            "max_turns": 4,
+            "max_turns": 3,
             "max_new_tokens": 32,
             "temperature": 0.8,
             "top_p": 0.95,
