@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -127,7 +128,7 @@ def killed(study: Path, results: Path, share: float) -> int:
     return done
 
 
-def grids(folder: Path) -> dict[str, object]:
+def grids(folder: Path) -> dict[str, Any]:
     """Run the grid to its end, and once more killed and resumed; tell what came of them."""
     took, _ = seconds(run_grid, STUDY, folder / "whole", "all")
     whole = folder / "whole" / "grid"
@@ -159,12 +160,13 @@ def main() -> None:
     whole, stopped = found["grid"], found["killed"]
     write_json(given.out / "grid.json", json.loads(json.dumps(found)))
     table = pd.DataFrame(list(whole["begun"].items()), columns=["stage", "begun"])
+    equal = "equal to" if stopped["equal"] else "NOT equal to"
     text = (
         f"# The grid\n\n{machine_told(host)}\n\n`params/grid.yaml`, two cultures, two variants and "
-        f"two seeds, ran in {whole['seconds'] / 60:.1f} minutes on {host['cores']} cores. What runs share was "
-        f"done once:\n\n{markdown(table)}\n\nKilled (-9) with all it had started when "
+        f"two seeds, ran in {whole['seconds'] / 60:.1f} minutes on {host['cores']} cores. What runs "
+        f"share was done once:\n\n{markdown(table)}\n\nKilled (-9) with all it had started when "
         f"{stopped['steps_done']} steps were done, and started again, it ended with "
-        f"{whole['artefacts']} artefacts {'equal to' if stopped['equal'] else 'NOT equal to'} those of the uninterrupted one.\n\n"
+        f"{whole['artefacts']} artefacts {equal} those of the uninterrupted one.\n\n"
         "One run of it, step by step on one core, beside bare papermill calls of the same "
         f"notebooks (seconds):\n\n{markdown(rounds)}\n\nMedian ratio: {found['ratio']:.3f}.\n"
     )
