@@ -163,9 +163,9 @@ def main() -> None:
     equal = "equal to" if stopped["equal"] else "NOT equal to"
     text = (
         f"# The grid\n\n{machine_told(host)}\n\n`params/grid.yaml`, two cultures, two variants and "
-        f"two seeds, ran in {whole['seconds'] / 60:.1f} minutes on {host['cores']} cores. What runs "
-        f"share was done once:\n\n{markdown(table)}\n\nKilled (-9) with all it had started when "
-        f"{stopped['steps_done']} steps were done, and started again, it ended with "
+        f"two seeds, ran in {whole['seconds'] / 60:.1f} minutes on {host['cores']} cores. What "
+        f"runs share was done once:\n\n{markdown(table)}\n\nKilled (-9) with all it had started "
+        f"when {stopped['steps_done']} steps were done, and started again, it ended with "
         f"{whole['artefacts']} artefacts {equal} those of the uninterrupted one.\n\n"
         "One run of it, step by step on one core, beside bare papermill calls of the same "
         f"notebooks (seconds):\n\n{markdown(rounds)}\n\nMedian ratio: {found['ratio']:.3f}.\n"

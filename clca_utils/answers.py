@@ -48,14 +48,15 @@ def write_part(path: Path, rows: dict[str, list[object]], key: str) -> None:
     """Write one part, columns by name, in one step; `key` tells what it was computed from."""
     table = pa.table(rows, schema=SCHEMA.with_metadata({KEY: key.encode()}))
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
+    pq.write_table(table, sink, write_page_checksum=True)
     write_bytes(path, sink.getvalue().to_pybytes())
 
 
 def is_written(path: Path, key: str) -> bool:
-    """Say whether a part is there and was computed from what `key` tells."""
+    """Say whether a part is there, whole, and was computed from what `key` tells."""
     try:
-        return (pq.read_schema(path).metadata or {}).get(KEY) == key.encode()
+        table = pq.read_table(path, page_checksum_verification=True)
+        return (table.schema.metadata or {}).get(KEY) == key.encode()
     except (OSError, pa.ArrowInvalid):  # none, or damaged: it is written again
         return False
 

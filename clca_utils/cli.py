@@ -10,7 +10,7 @@ import typer
 
 from clca_utils import runner
 from clca_utils.choices import Dtype
-from clca_utils.files import StudyError, shown, write_text
+from clca_utils.files import UNWRITABLE, StudyError, shown, unwritable, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +50,12 @@ def plainly() -> Iterator[None]:
         yield
     except StudyError as error:
         typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        place = shown(Path(str(error.filename))) if error.filename else "A file of the results"
+        typer.echo(unwritable(error.strerror or "", place), err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         typer.echo("Interrupted: run the same command again to go on.", err=True)

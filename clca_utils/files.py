@@ -4,6 +4,7 @@ Every stage reads and writes JSON lines, JSON and parquet through these few func
 at any moment leaves either the old file or the new one, never half of one.
 """
 
+import errno
 import hashlib
 import importlib.util
 import json
@@ -29,6 +30,18 @@ Record = TypeVar("Record", bound=BaseModel)
 
 class StudyError(Exception):
     """Something the user can mend, told in one sentence: the file, the field, what to do."""
+
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Why a place can't be written to: it is full, or not ours to write."""
+
+
+def unwritable(reason: str, place: str) -> str:
+    """Say that a place can't be written to, and what to do."""
+    return (
+        f"{place} can't be written to ({reason}): free some space there or make it writable, and "
+        "run the same command again; what is finished is kept."
+    )
 
 
 def locate(path: str | Path) -> Path:
@@ -245,25 +258,32 @@ def seed_of(*parts: object) -> int:
 Item = TypeVar("Item")
 
 
-def ledger_lines(ledger: Path, key: str) -> list[str]:
-    """Return the finished lines of a ledger, which is begun anew if its key is another.
+def ledger_values(ledger: Path, key: str) -> dict[int, Any]:
+    """Return what a ledger holds, by its places; it is begun anew if its key is another.
 
-    A line that a kill cut short is dropped, and so is all that another version of this package
-    computed.
+    A line that a kill cut short or a disk spoilt is dropped (each carries its hash), and so is all
+    that another version of this package computed.
     """
-    # a kill may have cut a character in two: it is in the line to be dropped
+    # a kill may have cut a character in two: it is in a line to be dropped
     text = ledger.read_text(encoding="utf-8", errors="replace") if ledger.is_file() else ""
-    lines = text.split("\n")[:-1]
-    if not lines or lines[0] != key:
-        lines = [key]
-    write_text(ledger, "".join(f"{line}\n" for line in lines))
-    return lines[1:]
+    head, *lines = text.split("\n")[:-1] or [""]
+    whole = [line for line in lines if head == key and _sealed(line[SEAL + 1 :]) == line]
+    write_text(ledger, "".join(f"{line}\n" for line in [key, *whole]))
+    return dict(json.loads(line[SEAL + 1 :]) for line in whole)
 
 
-def add_line(ledger: Path, value: object) -> None:
-    """Write a value as one more line of a ledger; on return it is on the disk."""
+SEAL = 16
+"""How many characters of its hash a line of a ledger begins with."""
+
+
+def _sealed(text: str) -> str:
+    return f"{hashlib.sha256(text.encode()).hexdigest()[:SEAL]} {text}"
+
+
+def add_line(ledger: Path, place: int, value: object) -> None:
+    """Write the value at a place as one more line of a ledger; on return it is on the disk."""
     with ledger.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(value, ensure_ascii=False) + "\n")
+        file.write(_sealed(json.dumps([place, value], ensure_ascii=False)) + "\n")
         file.flush()
         os.fsync(file.fileno())
 
@@ -294,12 +314,12 @@ def as_finished(
         The records of all items, in their order.
     """
     key = fingerprint(key, len(items), *package_files())
-    rows = (json.loads(line) for line in ledger_lines(ledger, key))
-    done = {place: schema.model_validate(row) for place, row in rows}
+    known = ledger_values(ledger, key)
+    done = {place: schema.model_validate(row) for place, row in known.items()}
     left = [place for place in range(len(items)) if place not in done]
     with tqdm(total=len(items), initial=len(done), desc=what, mininterval=1.0) as progress:
         for number, record in work([items[place] for place in left]):
-            add_line(ledger, [left[number], record.model_dump(mode="json")])
+            add_line(ledger, left[number], record.model_dump(mode="json"))
             done[left[number]] = record
             progress.update()
     return [done[place] for place in range(len(items))]
@@ -334,16 +354,16 @@ def in_batches(
         The records of all batches, in order.
     """
     key = fingerprint(key, batch_size, len(items), *package_files())
-    done = ledger_lines(ledger, key)
+    done = ledger_values(ledger, key)
     records: list[Record] = []
     with tqdm(total=len(items), desc=what, mininterval=1.0) as progress:
         for number, start in enumerate(range(0, len(items), batch_size)):
             batch = items[start : start + batch_size]
-            if number < len(done):
-                results = [schema.model_validate(row) for row in json.loads(done[number])]
+            if number in done:
+                results = [schema.model_validate(row) for row in done[number]]
             else:
                 results = work(batch)
-                add_line(ledger, [result.model_dump(mode="json") for result in results])
+                add_line(ledger, number, [result.model_dump(mode="json") for result in results])
             records.extend(results)
             progress.update(len(batch))
     return records

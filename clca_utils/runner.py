@@ -147,18 +147,16 @@ def records(folder: Path) -> dict[str, Record]:
         ) from None
 
 
-def intact(folder: Path, record: Record) -> bool:
-    """Say whether what a step wrote is still there, unchanged."""
-    return all(
-        (folder / name).exists() and digest(folder / name) == value
-        for name, value in record.outputs.items()
-    )
+def damaged(folder: Path, record: Record) -> list[Path]:
+    """Return what a step wrote and is no longer there as it was written, by its hash."""
+    paths = {folder / name: value for name, value in record.outputs.items()}
+    return [p for p, value in paths.items() if not p.exists() or digest(p) != value]
 
 
 def finished(step: Step) -> bool:
     """Say whether a step need not run: nothing that shapes it changed, its outputs are whole."""
     record = records(step.folder).get(step.stage.name)
-    return record is not None and record.key == key_of(step) and intact(step.folder, record)
+    return record is not None and record.key == key_of(step) and not damaged(step.folder, record)
 
 
 def git(*arguments: str) -> str | None:
@@ -285,10 +283,18 @@ def execute(step: Step, show: Show) -> None:
     except papermill.PapermillExecutionError as error:
         if error.ename == "StudyError":
             raise StudyError(error.evalue) from None
+        code = re.search(r"(?i)\[errno (\d+)\]", error.evalue)
+        if code and int(code[1]) in files.UNWRITABLE:
+            reason = os.strerror(int(code[1]))
+            raise StudyError(files.unwritable(reason, shown(step.folder))) from None
         raise StudyError(
             f"{notebook} failed in cell In [{error.exec_count}] with {error.ename}: "
             f"{error.evalue[:500]}\n  {own_line(error.traceback)}\n  executed copy: {copy}"
         ) from None
+    except OSError as error:
+        if error.errno not in files.UNWRITABLE:
+            raise
+        raise StudyError(files.unwritable(error.strerror or "", shown(step.folder))) from None
     except RuntimeError as error:
         raise StudyError(
             f"{notebook} was cut off ({error}): most often memory ran out, so lower batch_size."
@@ -297,6 +303,16 @@ def execute(step: Step, show: Show) -> None:
     for path in step.outputs():
         if not path.exists():
             raise StudyError(f"{notebook} ended without writing {shown(path)}: see {copy}.")
+
+
+def figures_of(step: Step) -> dict[Path, tuple[int, int]]:
+    """Return the figures of a run's folder, each with what changes when it is drawn again.
+
+    A file that is replaced is another one on the disk: no clock has to be right for that.
+    """
+    paths = (step.folder / "figures").glob("*") if step.stage is not REPORT else ()
+    states = {path: path.stat() for path in paths}
+    return {path: (state.st_ino, state.st_mtime_ns) for path, state in states.items()}
 
 
 def run_step(step: Step, show: Show) -> float:
@@ -308,7 +324,7 @@ def run_step(step: Step, show: Show) -> float:
     key = key_of(step)
     write_manifest(step, None)
     inputs = {shown(path): digest(path) for path in step.inputs()}
-    began, began_at = time.monotonic(), time.time_ns()
+    before, began = figures_of(step), time.monotonic()
     execute(step, show)
     for path in step.inputs():
         if digest(path) != inputs.get(shown(path)):
@@ -316,8 +332,7 @@ def run_step(step: Step, show: Show) -> float:
                 f"{shown(path)} was written while {shown(step.copy)} read it: another run of the "
                 "study is under way; run this one again when that has ended."
             )
-    figures = (step.folder / "figures").glob("*") if step.stage is not REPORT else ()
-    drawn = [path for path in figures if path.stat().st_mtime_ns >= began_at]
+    drawn = [path for path, state in figures_of(step).items() if before.get(path) != state]
     written = sorted([*step.outputs(), *drawn])
     record = Record(
         key=key,
@@ -419,6 +434,9 @@ def run(
                 if finished(step):
                     say(f"{label}: skipped, nothing changed")
                 else:
+                    if record := records(step.folder).get(step.stage.name):
+                        for path in damaged(step.folder, record):
+                            say(f"{shown(path)} is not as it was written: it is made again")
                     if not console.is_terminal:
                         say(f"{label}: started")
                     items = bars.add_task(step.stage.name, total=None)

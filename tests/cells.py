@@ -1,10 +1,13 @@
 """A notebook's cells, run in this process, and notebooks that stand in for others."""
 
+import shutil
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import nbformat
+import yaml
 
+from clca_utils.files import ROOT
 from clca_utils.planning import NOTEBOOKS
 
 
@@ -29,3 +32,15 @@ def write_notebook(path: Path, *sources: str) -> None:
         "name": "python3", "display_name": "Python 3", "language": "python"
     }  # fmt: skip
     nbformat.write(notebook, path)
+
+
+def copied(home: Path, study: dict[str, object]) -> Path:
+    """Make a copy of the repository without notebooks, with a study `tiny` of its own."""
+    heavy = shutil.ignore_patterns("__pycache__", "warmup")
+    shutil.copytree(ROOT / "clca_utils", home / "clca_utils", ignore=heavy)
+    for name in ("params", "workflow"):
+        shutil.copytree(ROOT / name, home / name)
+    model = {"name": "smollm2-135m", "source": "embedded"}
+    (home / "params/models/smollm2-135m.yaml").write_text(yaml.safe_dump(model))
+    (home / "params/tiny.yaml").write_text(yaml.safe_dump(study))
+    return home

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from cells import write_notebook
+from cells import copied, write_notebook
 
 from clca_utils import grid, params
 from clca_utils.files import ROOT, StudyError
@@ -67,14 +67,7 @@ def write_stage(path: Path, stage) -> None:
 @pytest.fixture
 def copy(tmp_path):
     """Return a copy of the repository with such notebooks and a study of 2 x 2 x 2 runs."""
-    home = tmp_path / "copy"
-    heavy = shutil.ignore_patterns("__pycache__", "warmup")
-    shutil.copytree(ROOT / "clca_utils", home / "clca_utils", ignore=heavy)
-    for name in ("params", "workflow"):
-        shutil.copytree(ROOT / name, home / name)
-    model = {"name": "smollm2-135m", "source": "embedded"}
-    (home / "params/models/smollm2-135m.yaml").write_text(yaml.safe_dump(model))
-    (home / "params/tiny.yaml").write_text(yaml.safe_dump(STUDY))
+    home = copied(tmp_path / "copy", STUDY)
     (home / "notebooks").mkdir()
     for stage in STAGES:
         write_stage(home / "notebooks" / f"{stage.name}.ipynb", stage)

@@ -56,7 +56,7 @@ def started(run, pause):
 def finished_in(ledger):
     """Return the places of the conversations that a ledger holds whole."""
     whole = ledger.read_bytes().split(b"\n")[1:-1] if ledger.is_file() else []
-    return [json.loads(line)[0] for line in whole]
+    return [json.loads(line.partition(b" ")[2])[0] for line in whole]
 
 
 def test_killed_twenty_times_no_conversation_is_lost_or_doubled(tmp_path):
