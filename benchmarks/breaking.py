@@ -1,6 +1,6 @@
 """What becomes of a study that is killed, whose disk is full, whose files are spoilt: a table.
 
-Run from the repository's folder: .venv/bin/python benchmarks/faults.py. It puts every fault of
+Run from the repository's folder: .venv/bin/python benchmarks/breaking.py. It puts every fault of
 tests/faults.py into every stage, with stand-ins for the notebooks and with the real ones, and
 writes faults.json and faults.md to results/benchmarks. It ends with status 1 if anything was lost.
 """
