@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from clca_utils.files import ROOT, StudyError, locate, problems, read_yaml, shown
 from clca_utils.scenario import load_seeds
+from clca_utils.texts import PlainTexts
 
 FOLDER = ROOT / "params" / "cultures"
 
@@ -85,7 +86,7 @@ class InglehartWelzel(BaseModel):
     self_expression: float
 
 
-class Lexicon(BaseModel):
+class Lexicon(PlainTexts):
     """Fillers for a scenario's slots, each list in English with local words explained."""
 
     model_config = ConfigDict(extra="forbid")
@@ -115,7 +116,7 @@ def _known_domain(domain: str) -> str:
     return domain
 
 
-class Custom(BaseModel):
+class Custom(PlainTexts):
     """What many people there do or expect in one domain of life."""
 
     model_config = ConfigDict(extra="forbid")
@@ -123,7 +124,7 @@ class Custom(BaseModel):
     text: str = Field(min_length=10)
 
 
-class Names(BaseModel):
+class Names(PlainTexts):
     """Names in Latin script, for a locale whose Faker names are in another one."""
 
     model_config = ConfigDict(extra="forbid")
@@ -140,7 +141,7 @@ def _known_locale(locale: str) -> str:
     return locale
 
 
-class Culture(BaseModel):
+class Culture(PlainTexts):
     """One culture file; see `params/cultures/german.yaml` for a commented example."""
 
     model_config = ConfigDict(extra="forbid")

@@ -21,6 +21,7 @@ from clca_utils.chat_model import ChatModel, Conversation, Message, assistant, s
 from clca_utils.dialogue import Dialogue, Turn, told
 from clca_utils.files import seed_of
 from clca_utils.scenario import Scenario
+from clca_utils.texts import CHAT_MARKS
 from clca_utils.weighing import weigh
 
 CONVERSATIONS, LINES = 3, 2
@@ -30,7 +31,7 @@ twice the lines the embedded model annotates no better, and more slowly."""
 COPIED = 4
 """From so many words in a row of the line on, a text that is mostly these is a copy of it."""
 
-MARKS = re.compile(r"<\||\|>|</?s>|</?(start|end)_of_turn>|\[/?INST]|\b(ACTION|OUTPUT):", re.I)
+MARKS = re.compile(rf"{CHAT_MARKS.pattern}|\b(ACTION|OUTPUT):", re.IGNORECASE)
 """Chat formats and our own reply format, which no sentence contains."""
 
 

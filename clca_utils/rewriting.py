@@ -8,18 +8,19 @@ is dropped with the reason. No answer is ever patched.
 import json
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from clca_utils.chat_model import ChatModel, Conversation, assistant, system, user
 from clca_utils.files import problems, seed_of
 from clca_utils.scenario import Change, Scenario
 from clca_utils.scenario_checks import BOUNDS, Others, scenario_problems, texts_of
+from clca_utils.texts import PlainTexts
 
 MAX_NEW_TOKENS = 640
 """Room for the longest answer that `BOUNDS` allow: some 310 words and their keys."""
 
 
-class Rewrite(BaseModel):
+class Rewrite(PlainTexts):
     """What a chat model may put into other words; names and occupations are not among it."""
 
     model_config = ConfigDict(extra="forbid", strict=True)

@@ -5,15 +5,16 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from clca_utils.files import DATA, StudyError, read_records
+from clca_utils.texts import PlainTexts
 
 Power = Literal["equal", "person1", "person2"]
 Split = Literal["learn", "held-out"]
 
 
-class Role(BaseModel):
+class Role(PlainTexts):
     """What a seed scenario says of one of its people, slots unfilled."""
 
     model_config = ConfigDict(extra="forbid")
@@ -23,7 +24,7 @@ class Role(BaseModel):
     secret: str
 
 
-class SeedScenario(BaseModel):
+class SeedScenario(PlainTexts):
     """A neutral social situation; `{slots}` stand where cultures differ."""
 
     model_config = ConfigDict(extra="forbid")
@@ -45,14 +46,14 @@ class Persona(Role):
     address: str = Field(description="how the other one calls them")
 
 
-class Change(BaseModel):
+class Change(PlainTexts):
     """One slot and what the culture put there."""
 
     slot: str
     adapted: str
 
 
-class Scenario(BaseModel):
+class Scenario(PlainTexts):
     """A scenario as it is played in one culture."""
 
     id: str

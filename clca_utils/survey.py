@@ -111,6 +111,8 @@ def load_marginals(
     for column in COLUMNS:
         if column not in rows:
             raise StudyError(f"{name}, {column}: the column is missing; add it.")
+        if list(rows.columns).count(column) > 1:
+            raise StudyError(f"{name}, {column}: the column stands there twice; keep one of them.")
     if rows.empty:
         raise StudyError(f"{name} holds no row below its header: export it again.")
     known = [*load_items("all"), *(items or [])]

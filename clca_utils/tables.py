@@ -6,11 +6,17 @@ from difflib import SequenceMatcher
 from typing import get_args
 
 import pandas as pd
+from pandas.io.formats.style import Styler
 
 from clca_utils.dialogue import Dialogue
 from clca_utils.intent import Intent
 from clca_utils.judging import Aspect, Judgement
 from clca_utils.scenario import Scenario
+
+
+def readable(table: pd.DataFrame) -> Styler:
+    """Return a table for a notebook: no index, two decimals, and markup in its texts as text."""
+    return table.style.hide(axis="index").format(precision=2, escape="html")
 
 
 def slot_table(scenarios: Sequence[Scenario]) -> pd.DataFrame:
