@@ -11,6 +11,8 @@ from typing import Any, ParamSpec, TypeVar
 import pandas as pd
 import torch
 
+from clca_utils.limits import multiplication_rate
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -20,13 +22,6 @@ def seconds(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> tuple[fl
     start = time.perf_counter()
     result = work(*args, **kwargs)
     return time.perf_counter() - start, result
-
-
-def multiplication_rate(size: int = 2048, times: int = 5) -> float:
-    """Return the best rate of multiplying two fp32 matrices, in GFLOP/s (2 n^3 operations)."""
-    one, other = torch.rand(2, size, size)
-    best = min(seconds(torch.matmul, one, other)[0] for _ in range(times))
-    return 2 * size**3 / best / 1e9
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:

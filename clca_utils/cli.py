@@ -1,6 +1,7 @@
 """The command line: run a study, check its parameters, see how far it came."""
 
 import contextlib
+import json
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
@@ -92,9 +93,13 @@ def grid(
 
 
 @app.command()
-def check(params: Params, results: Results = runner.RESULTS) -> None:
-    """Check a study's parameters and print what a run would do, and how long it may take."""
-    from clca_utils import grid as snakemake  # noqa: PLC0415
+def check(
+    params: Params,
+    results: Results = runner.RESULTS,
+    elsewhere: Annotated[bool, typer.Option(help="It shall run on another machine.")] = False,
+) -> None:
+    """Check a study's parameters; print what a run would do and need; refuse what cannot fit."""
+    from clca_utils import limits  # noqa: PLC0415
 
     with plainly():
         study, steps = runner.prepared(params, results)
@@ -105,8 +110,21 @@ def check(params: Params, results: Results = runner.RESULTS) -> None:
         for folder, rows in groupby(forecast, key=lambda row: row[0].folder):
             states = (f"{step.stage.number} {'skip' if skip else 'run'}" for step, skip in rows)
             typer.echo(f"  {shown(folder)}: {', '.join(states)}")
-        times = snakemake.expected(steps)
-        typer.echo(snakemake.outlook(forecast, times))
+        left = [step for step, skip in forecast if not skip]
+        if left and not elsewhere:
+            host = limits.this_machine(results)
+            need = limits.needs(steps, left, host)
+            typer.echo(limits.in_words(need, host))
+            if told := limits.misfits(left, host, need, results):
+                raise StudyError("\n".join(told) + "\nFor another machine: check with --elsewhere.")
+
+
+@app.command()
+def calibrate() -> None:
+    """Print how fast this machine multiplies matrices, as JSON: kept beside shipped studies."""
+    from clca_utils import limits  # noqa: PLC0415
+
+    typer.echo(json.dumps({"gflops": round(limits.multiplication_rate())}))
 
 
 @app.command()

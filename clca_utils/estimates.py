@@ -7,6 +7,7 @@ most like it needed, in proportion. Nothing is guessed for a stage and model of 
 
 import contextlib
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -14,19 +15,46 @@ from typing import Any, NamedTuple
 
 from clca_utils.choices import PERSONAL, WITHOUT_ACTING
 from clca_utils.files import StudyError
-from clca_utils.planning import SIMULATION, Step
+from clca_utils.params import read_model
+from clca_utils.planning import SIMULATION, TUNING, Step
 from clca_utils.runner import Record, records
 
 ROTATIONS = 4
 """The options of an item in every rotation: the 44 items have 2 to 10 options, most of them 4."""
 
 
+UNKNOWN_BILLIONS = 8.0
+"""The size taken of a model whose name tells none."""
+
+
 class Took(NamedTuple):
-    """A finished step: what it was, a count of what it had to do, and its seconds."""
+    """A finished step.
+
+    Attributes:
+        kind: What it was (see `kind`).
+        work: A count of what it had to do (see `work`).
+        seconds: How long it took.
+        bytes: How much it wrote.
+    """
 
     kind: tuple[str, ...]
     work: float
     seconds: float
+    bytes: int = 0
+
+
+class Alike(NamedTuple):
+    """What a step would take if its model were that of the finished step most like it.
+
+    Attributes:
+        seconds: How long, in proportion to its work.
+        bytes: How much it would write.
+        billions: Parameters of that model.
+    """
+
+    seconds: float
+    bytes: float
+    billions: float
 
 
 def kind(stage: str, given: Mapping[str, Any]) -> tuple[str, ...]:
@@ -96,8 +124,15 @@ def finished_steps(homes: Iterable[Path]) -> list[Took]:
                     count = work(stage, acting | record.parameters)
                 except KeyError:  # by an earlier version, or its data are gone
                     continue
-                found.append(Took(kind(stage, record.parameters), count, record.seconds))
+                size = sum(_size(folders[name] / one) for one in record.outputs)
+                found.append(Took(kind(stage, record.parameters), count, record.seconds, size))
     return found
+
+
+def _size(path: Path) -> int:
+    """Return how many bytes a file or a folder's files have; none if there is neither."""
+    files = [path, *path.rglob("*")]
+    return sum(one.stat().st_size for one in files if one.is_file())
 
 
 def _parameters(stages: Mapping[str, Record]) -> dict[str, Any]:
@@ -132,6 +167,35 @@ def estimate(steps: Sequence[Step], known: Sequence[Took]) -> dict[str, float]:
             best = [one for one in some if abs(math.log(one.work / count)) == nearest]
             told[step.name] = median(one.seconds * count / one.work for one in best)
     return told
+
+
+def of_any_model(step: Step, given: Mapping[str, Any], known: Sequence[Took]) -> Alike | None:
+    """Return what the finished step took that is most like a step, whatever its model was.
+
+    Args:
+        step: The step.
+        given: Its parameters, and those of stages 01 and 02 whose files it reads.
+        known: What finished ones took.
+    """
+    own = kind(step.stage.name, step.parameters)
+    some = [one for one in known if (one.kind[0], one.kind[2]) == (own[0], own[2]) and one.work]
+    if not some:
+        return None
+    count = work(step.stage.name, given)
+    best = min(some, key=lambda one: (one.kind[1] != own[1], abs(math.log(one.work / count))))
+    more, model = count / best.work, best.kind[1]
+    written = best.bytes * (1 if step.stage is TUNING else more)  # an adapter is as large as ever
+    return Alike(best.seconds * more, written, billions(model) if model else 1.0)
+
+
+def billions(model: str) -> float:
+    """Return how many billion parameters a model has, by what its name says (7b, 0.5B, 135M)."""
+    one = read_model(model)
+    told = re.findall(r"(?i)(?<![\d.])(\d+(?:\.\d+)?)(b|m)(?![a-z])", f"{one.name} {one.source}")
+    if not told:
+        return UNKNOWN_BILLIONS
+    number, unit = told[0]
+    return float(number) / (1 if unit.lower() == "b" else 1000)
 
 
 def in_words(seconds: float) -> str:

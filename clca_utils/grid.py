@@ -7,7 +7,6 @@ these functions; Snakemake runs them where the profile says.
 
 import math
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from clca_utils import estimates, runner
+from clca_utils.estimates import billions
 from clca_utils.files import ROOT, StudyError, read_yaml, shown
 from clca_utils.params import read_model, study_file
 from clca_utils.planning import HELD_OUT, REPORT, SURVEY, TUNING, Stage, Step
@@ -30,9 +30,6 @@ DIRECTORIES = ("adapter", "tables", "figures")
 
 LOAD_GB = 4
 """What Python, its packages and a notebook's tables take beside the weights."""
-
-UNKNOWN_BILLIONS = 8.0
-"""The size taken of a model whose name tells none."""
 
 COMMON_MINUTES = 240
 """The time asked for where no such step has finished yet."""
@@ -69,16 +66,6 @@ def needs(steps: Sequence[Step]) -> dict[str, list[str]]:
         others = [path for path in read if written.get(path, step.name) != step.name]
         found[step.name] = [shown(path) for path in dict.fromkeys(others)]
     return found
-
-
-def billions(model: str) -> float:
-    """Return how many billion parameters a model has, by what its name says (7b, 0.5B, 135M)."""
-    one = read_model(model)
-    told = re.findall(r"(?i)(?<![\d.])(\d+(?:\.\d+)?)(b|m)(?![a-z])", f"{one.name} {one.source}")
-    if not told:
-        return UNKNOWN_BILLIONS
-    number, unit = told[0]
-    return float(number) / (1 if unit.lower() == "b" else 1000)
 
 
 def loaded(step: Step) -> list[str]:
@@ -130,10 +117,19 @@ def expected(steps: Sequence[Step]) -> dict[str, float]:
     It goes by what finished beside this study, else by what finished of the shipped ones, which ran
     on two cores.
     """
-    beside = sorted(path for path in steps[0].home.parent.glob("*/") if path != REFERENCE)
-    here = estimates.finished_steps(beside)
-    shipped = estimates.finished_steps(sorted(REFERENCE.glob("*/")))
+    here, shipped = finished_here(steps), finished_elsewhere()
     return estimates.estimate(steps, shipped) | estimates.estimate(steps, here)
+
+
+def finished_here(steps: Sequence[Step]) -> list[estimates.Took]:
+    """Return what the finished steps took of all studies beside this one."""
+    beside = sorted(path for path in steps[0].home.parent.glob("*/") if path != REFERENCE)
+    return estimates.finished_steps(beside)
+
+
+def finished_elsewhere() -> list[estimates.Took]:
+    """Return what those of the shipped studies took."""
+    return estimates.finished_steps(sorted(REFERENCE.glob("*/")))
 
 
 def command(

@@ -164,20 +164,18 @@ def home_of(bench: Bench, results: str, stage: Stage) -> Path:
 
 
 def fresh(bench: Bench, results: str, stage: Stage) -> Path:
-    """Make a copy of the finished study, in which a stage and all after it are yet to run."""
+    """Make a copy of the finished study, in which one stage is yet to run."""
     home = bench.copy / results / "tiny"
     shutil.rmtree(home.parent, ignore_errors=True)
     shutil.copytree(bench.copy / "whole/tiny", home)
-    later = STAGES[STAGES.index(stage) :]
-    for one in later:
-        folder = home_of(bench, results, one)
-        path = folder / "manifest.json"
-        manifest = json.loads(path.read_text())
-        manifest["stages"].pop(one.name, None)
-        path.write_text(json.dumps(manifest))
-        for name in one.artefacts:
-            place = folder / name
-            shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+    folder = home_of(bench, results, stage)
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["stages"][stage.name]
+    path.write_text(json.dumps(manifest))
+    for name in stage.artefacts:
+        place = folder / name
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
     (bench.copy / "computed.txt").unlink(missing_ok=True)
     return home
 

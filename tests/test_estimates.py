@@ -37,10 +37,10 @@ def test_the_same_study_takes_the_same_time(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "longer"),
     [
-        ({"scenario_adaptation": {"n_scenarios": 8}}, {"01": 2, "02": 2, "03": 2, "04": 2}),
-        ({"dialogue_simulation": {"max_turns": 8}}, {"02": 2, "03": 2, "04": 2}),
+        ({"scenario_adaptation": {"n_scenarios": 6}}, {"01": 2, "02": 2, "03": 2, "04": 2}),
+        ({"dialogue_simulation": {"max_turns": 6}}, {"02": 2, "03": 2, "04": 2}),
         ({"fine_tuning": {"epochs": 3}}, {"04": 3}),
-        ({"held_out": {"conversations": 5}}, {"04b": 3}),
+        ({"held_out": {"conversations": 4}}, {"04b": 3}),
         ({"wvs_analysis": {"prompt": "persona", "checks": []}}, {"05": 4 * 2 / 3}),
         ({"wvs_analysis": {"orders": "first"}}, {"05": 1 / 4}),
     ],

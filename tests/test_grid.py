@@ -19,7 +19,7 @@ import pytest
 import yaml
 from cells import copied, write_notebook
 
-from clca_utils import grid, params
+from clca_utils import estimates, grid, params
 from clca_utils.files import ROOT, StudyError
 from clca_utils.planning import STAGES, plan
 
@@ -290,11 +290,11 @@ def test_each_step_waits_for_what_it_reads_and_nothing_else(steps):
         ("qwen2.5-0.5b", 0.5),
         ("mistral-7b-v0.3", 7),
         ("Qwen/Qwen3-4B-Instruct-2507", 4),
-        ("someone/chat-model", grid.UNKNOWN_BILLIONS),
+        ("someone/chat-model", estimates.UNKNOWN_BILLIONS),
     ],
 )
 def test_a_models_name_tells_its_size(model, size):
-    assert grid.billions(model) == size
+    assert estimates.billions(model) == size
 
 
 def test_resources_follow_stage_and_model(tmp_path):
