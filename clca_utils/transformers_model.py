@@ -35,7 +35,7 @@ from clca_utils.decoding import (
     remember,
     reply,
 )
-from clca_utils.files import StudyError, read_json
+from clca_utils.files import StudyError, read_json, shown
 from clca_utils.params import model_source
 from clca_utils.prefix_tree import Tokens, packed, read_last, shared_start
 
@@ -57,6 +57,25 @@ def unwarned() -> Iterator[None]:
         yield
 
 
+def where(source: str | Path) -> dict[str, bool]:
+    """Return how transformers may look for a model: a folder here alone, and never run its code."""
+    return {"local_files_only": Path(source).is_dir(), "trust_remote_code": False}
+
+
+def unloadable(source: str | Path, error: Exception) -> StudyError:
+    """Say why a model could not be loaded, and what to look at."""
+    reason = str(error).strip().splitlines()[0]
+    if "trust_remote_code" in str(error):
+        return StudyError(
+            f"The model {source} comes with code of its own, which is never run here: choose one "
+            "that transformers knows by itself."
+        )
+    return StudyError(
+        f"The model {source} could not be loaded ({reason}): check its id or path, your login to "
+        "the hub and the model's licence there; only safetensors are read."
+    )
+
+
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     """Return the tokenizer of a model folder or hub id, with a padding token.
 
@@ -64,13 +83,9 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
         StudyError: There is no such model, its tokenizer is slow, or it is no chat model.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=Path(source).is_dir())
+        tokenizer = AutoTokenizer.from_pretrained(source, **where(source))
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise StudyError(
-            f"The model {source} could not be loaded ({reason}): check its id or path, your login "
-            "to the hub and the model's licence there."
-        ) from None
+        raise unloadable(source, error) from None
     if not tokenizer.is_fast:
         raise StudyError(f"{source} has no fast tokenizer, which tells where words begin and end.")
     if not tokenizer.chat_template:
@@ -133,21 +148,27 @@ def load_weights(source: str | Path, precision: Precision = "auto") -> PreTraine
     Raises:
         StudyError: The model mixes attention with other layers, or 4 bits can't be had here.
     """
-    config = AutoConfig.from_pretrained(source, local_files_only=Path(source).is_dir())
+    try:
+        config = AutoConfig.from_pretrained(source, **where(source))
+    except (OSError, ValueError) as error:
+        raise unloadable(source, error) from None
     kinds = set(getattr(config.get_text_config(), "layer_types", None) or []) - ATTENTION
     if kinds:
         raise StudyError(
             f"The model {source} has layers of the kind {', '.join(sorted(kinds))}, whose memory "
             "cannot be shared between prompts: choose one whose layers are all attention."
         )
-    return AutoModelForCausalLM.from_pretrained(
-        source,
-        dtype=number_format(precision),
-        quantization_config=quantization() if precision == "4bit" else None,
-        device_map=placement(precision == "4bit"),
-        local_files_only=Path(source).is_dir(),
-        use_safetensors=True,
-    )
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=number_format(precision),
+            quantization_config=quantization() if precision == "4bit" else None,
+            device_map=placement(precision == "4bit"),
+            use_safetensors=True,  # a pickle can hold code that runs when it is read
+            **where(source),
+        )
+    except OSError as error:
+        raise unloadable(source, error) from None
 
 
 def with_adapter(weights: PreTrainedModel, adapter: Path) -> PreTrainedModel:
@@ -158,6 +179,11 @@ def with_adapter(weights: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     """
     from peft import PeftModel  # noqa: PLC0415 (slow to import, rarely needed)
 
+    if not (adapter / "adapter_model.safetensors").is_file():
+        raise StudyError(
+            f"{shown(adapter)} holds no adapter_model.safetensors: run stage 04 again; a pickle "
+            "can hold code that runs when it is read."
+        )
     tied, head = weights.config.tie_word_embeddings, weights.get_output_embeddings()
     if tied and not read_json(adapter / "adapter_config.json").get("ensure_weight_tying"):
         weights.config.tie_word_embeddings = False

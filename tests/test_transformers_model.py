@@ -1,6 +1,7 @@
 """Chat models by transformers: options weighed exactly, replies drawn from their seeds alone."""
 
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -264,8 +265,31 @@ def test_weights_in_a_pickle_are_refused(base, tmp_path):
     weights = load_weights(base)
     weights.config.save_pretrained(tmp_path)
     torch.save(weights.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(OSError, match="safetensors"):
+    with pytest.raises(StudyError, match=r"could not be loaded .*; only safetensors are read"):
         load_weights(tmp_path)
+
+
+def test_an_adapter_in_a_pickle_is_refused(base, tmp_path):
+    torch.save({}, tmp_path / "adapter_model.bin")
+    with pytest.raises(
+        StudyError, match=r"holds no adapter_model\.safetensors: run stage 04 again"
+    ):
+        load_model(str(base), tmp_path)
+
+
+@pytest.mark.parametrize("asked", ["1", "0"])
+def test_code_in_a_models_folder_is_never_run(smollm, tmp_path, monkeypatch, asked):
+    monkeypatch.setenv("HF_HUB_TRUST_REMOTE_CODE", asked)
+    smollm.tokenizer.save_pretrained(tmp_path)
+    ran = tmp_path / "ran"
+    code = f"open({str(ran)!r}, 'w').close()\nfrom transformers import LlamaConfig\n"
+    (tmp_path / "strange.py").write_text(code + "class Strange(LlamaConfig):\n    pass\n")
+    config = {"model_type": "strange", "auto_map": {
+        "AutoConfig": "strange.Strange", "AutoModelForCausalLM": "strange.Strange"}}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(StudyError, match="code of its own, which is never run here"):
+        load_weights(tmp_path)
+    assert not ran.exists()
 
 
 @pytest.fixture
