@@ -20,7 +20,7 @@ help:
 	@echo "make setup               only set up: environment, packages, embedded model"
 	@echo "make check               only check style and types"
 	@echo "make reference           run the study and keep a copy for others in results/reference"
-	@echo "make bench               how fast it plays, trains, asks and draws, against the usual ways"
+	@echo "make bench               how fast each stage is, against the usual ways, in one table"
 	@echo "make faults              what becomes of a study that is killed, or whose disk is full"
 	@echo "make fuzz                throw nonsense at the parsers, ten minutes each"
 	@echo "make lock                write requirements.lock: all packages, by their hashes"
@@ -52,13 +52,10 @@ reference: study
 	$(BIN)/python -m clca_utils calibrate > results/reference/machine.json
 	find results/reference/$(STUDY) \( -name .locks -o -name .logs \) -prune -exec rm -r {} +
 
-# Speed against the usual ways (benchmarks/README.md): told, not tested.
+# Speed against the usual ways, all stages in one table (benchmarks/README.md): told, not tested.
 bench: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps -r benchmarks/requirements.txt
-	$(BIN)/python benchmarks/simulating.py
-	$(BIN)/python benchmarks/training.py
-	$(BIN)/python benchmarks/asking.py
-	$(BIN)/python benchmarks/figures.py
+	$(BIN)/python benchmarks/together.py
 
 faults: setup
 	$(BIN)/python benchmarks/breaking.py
