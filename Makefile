@@ -49,7 +49,8 @@ reference: study
 	mkdir -p results/reference
 	cp -r results/$(STUDY) results/reference/$(STUDY)
 	$(BIN)/python -m clca_utils adapter shrink results/reference/$(STUDY)
-	$(BIN)/python -m clca_utils calibrate > results/reference/machine.json
+	$(BIN)/python -m clca_utils calibrate > results/reference/machine.tmp
+	mv results/reference/machine.tmp results/reference/machine.json
 	find results/reference/$(STUDY) \( -name .locks -o -name .logs \) -prune -exec rm -r {} +
 
 # Speed against the usual ways, all stages in one table (benchmarks/README.md): told, not tested.

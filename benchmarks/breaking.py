@@ -7,6 +7,7 @@ writes faults.json and faults.md to results/benchmarks. It ends with status 1 if
 
 import argparse
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -33,8 +34,9 @@ def cases(bench: faults.Bench, stage: Stage) -> Iterator[tuple[str, Callable[[],
     """Yield the faults of a stage, each with what puts it in and says what came of it."""
     for how in faults.SPOIL if bench.stands_in else ["one bit turned"]:
         yield f"artefacts {how}", partial(faults.spoilt, bench, stage, how)
-    yield "disk full", partial(faults.full_disk, bench, stage, ROOM[bench.stands_in])
-    yield "disk read-only", partial(faults.read_only, bench, stage)
+    if faults.can_mount(bench.copy / "mount"):
+        yield "disk full", partial(faults.full_disk, bench, stage, ROOM[bench.stands_in])
+        yield "disk read-only", partial(faults.read_only, bench, stage)
     if bench.stands_in:
         yield "begun twice at once", partial(faults.twice, bench, stage)
         yield "clock in 1970", partial(faults.skewed, bench, stage, 0)
@@ -48,13 +50,13 @@ def tried(bench: faults.Bench, kills: int) -> list[Row]:
         deaths: Counter[str] = Counter()
         try:
             outcome, deaths = faults.killed(bench, stage, kills, seed=1)
-        except AssertionError as error:
+        except (AssertionError, subprocess.SubprocessError) as error:
             outcome = f"LOST: {str(error)[:300]}"
         rows.append({"fault": "killed", "stage": stage.number, "outcome": outcome, **deaths})
         for name, put in cases(bench, stage):
             try:
                 outcome = put()
-            except AssertionError as error:
+            except (AssertionError, subprocess.SubprocessError) as error:
                 outcome = f"LOST: {str(error)[:300]}"
             rows.append({"fault": name, "stage": stage.number, "outcome": outcome})
         print(pd.DataFrame(rows[-12:]).to_string(), flush=True)

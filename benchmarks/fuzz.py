@@ -8,6 +8,7 @@ any other exception ends the run with status 1 and leaves the input in results/b
 import argparse
 import atexit
 import contextlib
+import shutil
 import sys
 import tempfile
 import time
@@ -143,6 +144,7 @@ def main() -> None:
         [sys.argv[0], str(corpus), *limits, f"-artifact_prefix={FOUND}/", "-timeout=20", "-seed=1"],
         once,
     )
+    atexit.register(shutil.rmtree, TEMPORARY, ignore_errors=True)
     atexit.register(  # libFuzzer ends the process itself
         lambda: print(f"{given.target}: {count} inputs in {time.monotonic() - began:.0f} s")
     )

@@ -86,19 +86,23 @@ class InglehartWelzel(BaseModel):
     self_expression: float
 
 
+Filler = Annotated[str, Field(max_length=200)]
+"""A word or two with their explanation: short enough for any number of them in a scene."""
+
+
 class Lexicon(PlainTexts):
     """Fillers for a scenario's slots, each list in English with local words explained."""
 
     model_config = ConfigDict(extra="forbid")
-    city: list[str] = Field(min_length=1)
-    dish: list[str] = Field(min_length=1)
-    drink: list[str] = Field(min_length=1)
-    sweet: list[str] = Field(min_length=1)
-    gift: list[str] = Field(min_length=1)
-    festival: list[str] = Field(min_length=1)
-    pastime: list[str] = Field(min_length=1)
-    transport: list[str] = Field(min_length=1)
-    shop: list[str] = Field(min_length=1)
+    city: list[Filler] = Field(min_length=1)
+    dish: list[Filler] = Field(min_length=1)
+    drink: list[Filler] = Field(min_length=1)
+    sweet: list[Filler] = Field(min_length=1)
+    gift: list[Filler] = Field(min_length=1)
+    festival: list[Filler] = Field(min_length=1)
+    pastime: list[Filler] = Field(min_length=1)
+    transport: list[Filler] = Field(min_length=1)
+    shop: list[Filler] = Field(min_length=1)
 
 
 @cache

@@ -282,7 +282,7 @@ def _remember_packs(
         for number, pack in enumerate(some):
             begin = cache.layers[0].keys.shape[2] - len(pack.tokens)
             for rest, path in pack.paths.items():
-                places = [*range(len(start)), *(begin + place for place in path)]
+                places = torch.tensor([*range(len(start)), *(begin + place for place in path)])
                 found = [
                     (layer.keys[number][:, places], layer.values[number][:, places])
                     for layer in cache.layers

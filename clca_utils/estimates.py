@@ -141,6 +141,22 @@ def _parameters(stages: Mapping[str, Record]) -> dict[str, Any]:
     return {name: value for given in first for name, value in given.items()}
 
 
+def given_of(steps: Sequence[Step]) -> dict[str, dict[str, Any]]:
+    """Return what says how much each step has to do, by the step's name.
+
+    That is its parameters, and those of stages 01 and 02 whose files it reads.
+    """
+    acting: dict[Path, dict[str, Any]] = {}
+    for step in steps:
+        if step.stage in SIMULATION[:2]:
+            acting.setdefault(step.folder, {}).update(step.parameters)
+    found = {}
+    for step in steps:
+        data = next((path.parent for path in step.reads if path.parent in acting), step.folder)
+        found[step.name] = acting.get(data, {}) | step.parameters
+    return found
+
+
 def estimate(steps: Sequence[Step], known: Sequence[Took]) -> dict[str, float]:
     """Say how many seconds steps will take, on the machine on which the known ones ran.
 
@@ -151,17 +167,13 @@ def estimate(steps: Sequence[Step], known: Sequence[Took]) -> dict[str, float]:
     Returns:
         Seconds by the step's name, without those that nothing is known of.
     """
-    acting: dict[Path, dict[str, Any]] = {}
-    for step in steps:
-        if step.stage in SIMULATION[:2]:
-            acting.setdefault(step.folder, {}).update(step.parameters)
+    given = given_of(steps)
     alike: dict[tuple[str, ...], list[Took]] = {}
     for one in known:
         alike.setdefault(one.kind, []).append(one)
     told = {}
     for step in steps:
-        data = next((path.parent for path in step.reads if path.parent in acting), step.folder)
-        count = work(step.stage.name, acting.get(data, {}) | step.parameters)
+        count = work(step.stage.name, given[step.name])
         if some := alike.get(kind(step.stage.name, step.parameters)):
             nearest = min(abs(math.log(one.work / count)) for one in some)
             best = [one for one in some if abs(math.log(one.work / count)) == nearest]

@@ -33,14 +33,14 @@ class StudyError(Exception):
 
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-"""Why a place can't be written to: it is full, or not ours to write."""
+"""Why a place can't be used: it is full, or not ours to read or write."""
 
 
 def unwritable(reason: str, place: str) -> str:
-    """Say that a place can't be written to, and what to do."""
+    """Say that a place can't be read or written, and what to do."""
     return (
-        f"{place} can't be written to ({reason}): free some space there or make it writable, and "
-        "run the same command again; what is finished is kept."
+        f"{place} can't be used ({reason}): free some space there, or let this user read and write "
+        "it, and run the same command again; what is finished is kept."
     )
 
 
@@ -155,7 +155,7 @@ def read_records(path: Path, schema: type[Record], made_by: str = "") -> list[Re
     return records
 
 
-class _StrictLoader(yaml.CSafeLoader):
+class StrictLoader(yaml.CSafeLoader):
     """YAML's safe loader (the fast one, in C), but a key given twice is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -177,7 +177,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         StudyError: The file is missing, not YAML, empty, or no mapping.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
+        content = yaml.load(path.read_text(encoding="utf-8"), StrictLoader)
     except FileNotFoundError:
         raise StudyError(f"{shown(path)} does not exist: check the path.") from None
     except yaml.MarkedYAMLError as error:

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clca_utils.choices import ItemSet
-from clca_utils.files import DATA, StudyError, locate, problems, shown
+from clca_utils.files import DATA, StrictLoader, StudyError, locate, problems, shown
 
 MAP_ITEMS = (
     *("Q8", "Q14", "Q15", "Q17"),  # the autonomy index
@@ -180,7 +180,7 @@ def _read(source: Path) -> list[_Wording]:
         content = (
             _from_metadata(source, text)
             if source.suffix == ".json"
-            else yaml.load(text, yaml.CSafeLoader)
+            else yaml.load(text, StrictLoader)
         )
         items = _ItemFile.model_validate(content).items
     except FileNotFoundError:

@@ -18,7 +18,7 @@ import psutil
 
 from clca_utils import estimates, grid
 from clca_utils.choices import PERSONAL, WITHOUT_ACTING
-from clca_utils.files import read_json, shown
+from clca_utils.files import StudyError, read_json, shown
 from clca_utils.planning import HELD_OUT, SIMULATION, SURVEY, TUNING, Step
 
 COUNTED = grid.REFERENCE / "scale" / "tables" / "tokens.csv"
@@ -56,7 +56,8 @@ class Needs(NamedTuple):
     """What the steps that are left will take.
 
     Attributes:
-        seconds: One after the other; NaN if nothing of the kind has finished anywhere.
+        seconds: One after the other; NaN if nothing of the kind has finished anywhere, or, on a
+            machine with a GPU, here.
         disk_gb: To be written.
         tokens: To be read anew and written.
     """
@@ -141,6 +142,20 @@ def tokens(step: Step, given: Mapping[str, Any], each: Mapping[str, float]) -> f
     return sum(each[unit] * count for unit, count in units.items())
 
 
+def shipped_rate() -> float:
+    """Return the GFLOP/s of the machine on which the shipped studies ran.
+
+    Raises:
+        StudyError: The file is missing or damaged.
+    """
+    if not CALIBRATED.is_file() or not COUNTED.is_file():
+        raise StudyError(
+            f"{shown(CALIBRATED)} or {shown(COUNTED)} is missing: restore it with git, or check "
+            "with --elsewhere."
+        )
+    return float(read_json(CALIBRATED)["gflops"])
+
+
 def needs(steps: Sequence[Step], left: Sequence[Step], host: Machine) -> Needs:
     """Return what the steps that are left will take.
 
@@ -149,27 +164,24 @@ def needs(steps: Sequence[Step], left: Sequence[Step], host: Machine) -> Needs:
         left: Those that are to run.
         host: The machine.
     """
-    acting: dict[Path, dict[str, Any]] = {}
-    for step in steps:
-        if step.stage in SIMULATION[:2]:
-            acting.setdefault(step.folder, {}).update(step.parameters)
+    given = estimates.given_of(steps)
     here, elsewhere = grid.finished_here(steps), grid.finished_elsewhere()
+    slower = shipped_rate() / host.gflops
     exact, each = estimates.estimate(steps, here), per_unit()
-    slower = read_json(CALIBRATED)["gflops"] / host.gflops
     seconds = disk = read = 0.0
     for step in left:
-        data = next((path.parent for path in step.reads if path.parent in acting), step.folder)
-        given = acting.get(data, {}) | step.parameters
-        read += tokens(step, given, each)
-        own = estimates.of_any_model(step, given, here)
-        alike = own or estimates.of_any_model(step, given, elsewhere)
+        read += tokens(step, given[step.name], each)
+        own = estimates.of_any_model(step, given[step.name], here)
+        alike = own or estimates.of_any_model(step, given[step.name], elsewhere)
         if alike is None:
             seconds = math.nan
             continue
         models = grid.loaded(step)
-        larger = estimates.billions(given["model"]) / alike.billions if models else 1
+        larger = estimates.billions(step.parameters["model"]) / alike.billions if models else 1
         disk += alike.bytes * (larger if step.stage is TUNING else 1)
-        seconds += exact.get(step.name, alike.seconds * larger * (1 if own else slower))
+        # what ran on processors says nothing of a GPU, where memory and launches hold back
+        slow = 1 if own or not models else math.nan if host.gpus else slower
+        seconds += exact.get(step.name, alike.seconds * larger * slow)
     return Needs(seconds, disk / 1e9, read)
 
 

@@ -30,7 +30,6 @@ from typing import Annotated, NamedTuple
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     ValidationError,
@@ -51,6 +50,7 @@ from clca_utils.files import (
 from clca_utils.intent import Intent
 from clca_utils.judging import Judgement, Verdict, kept_dialogues
 from clca_utils.scenario import Change, Persona, Scenario
+from clca_utils.texts import PlainTexts
 
 SCENARIOS, DIALOGUES = "scenarios.jsonl", "dialogues.jsonl"
 
@@ -109,7 +109,7 @@ ReleaseAction = Annotated[Action, BeforeValidator(_known_action)]
 ReleaseIntent = Annotated[str | None, AfterValidator(lambda text: text or None)]
 
 
-class Line(BaseModel):
+class Line(PlainTexts):
     """What all parts of the release's lines have in common: exact types, no unknown keys."""
 
     model_config = ConfigDict(extra="forbid", strict=True)

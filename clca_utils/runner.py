@@ -283,10 +283,10 @@ def execute(step: Step, show: Show) -> None:
     except papermill.PapermillExecutionError as error:
         if error.ename == "StudyError":
             raise StudyError(error.evalue) from None
-        code = re.search(r"(?i)\[errno (\d+)\]", error.evalue)
+        code = re.search(r"(?i)\[errno (\d+)\][^']*(?:'([^']+)')?", error.evalue)
         if code and int(code[1]) in files.UNWRITABLE:
-            reason = os.strerror(int(code[1]))
-            raise StudyError(files.unwritable(reason, shown(step.folder))) from None
+            place = shown(Path(code[2])) if code[2] else shown(step.folder)
+            raise StudyError(files.unwritable(os.strerror(int(code[1])), place)) from None
         raise StudyError(
             f"{notebook} failed in cell In [{error.exec_count}] with {error.ename}: "
             f"{error.evalue[:500]}\n  {own_line(error.traceback)}\n  executed copy: {copy}"
@@ -310,9 +310,11 @@ def figures_of(step: Step) -> dict[Path, tuple[int, int]]:
 
     A file that is replaced is another one on the disk: no clock has to be right for that.
     """
-    paths = (step.folder / "figures").glob("*") if step.stage is not REPORT else ()
-    states = {path: path.stat() for path in paths}
-    return {path: (state.st_ino, state.st_mtime_ns) for path, state in states.items()}
+    found = {}
+    for path in (step.folder / "figures").glob("[!.]*") if step.stage is not REPORT else ():
+        with contextlib.suppress(FileNotFoundError):  # another step of the run redraws its own
+            found[path] = (path.stat().st_ino, path.stat().st_mtime_ns)
+    return found
 
 
 def run_step(step: Step, show: Show) -> float:

@@ -14,7 +14,7 @@ LONGEST = 5000
 """Characters that a field may have: some 900 words, more than any scene needs."""
 
 CHAT_MARKS = re.compile(
-    r"<\||\|>|</?s>|</?(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>|<(?:begin|end)[^<>]{0,20}▁",
+    r"<[|｜]|[|｜]>|</?s>|<(?:bos|eos)>|</?(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>",
     re.IGNORECASE,
 )
 """What chat formats put between messages: in a message, it would end it."""
@@ -23,19 +23,27 @@ OVERRIDES = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 """Marks that turn the direction of the text after them (Unicode Technical Report 36). The marks of
 right-to-left scripts that turn nothing (U+200E, U+200F) are welcome."""
 
+TAGS = range(0xE0000, 0xE0080)
+"""Letters that nobody sees and a model reads."""
+
 
 def plain(text: str) -> str:
     """Refuse a text that is no plain one.
 
     Raises:
-        ValueError: It is longer than `LONGEST`, or holds a control character, a surrogate, a mark
-            that turns the writing direction, or a mark of a chat format.
+        ValueError: It is longer than `LONGEST`, or holds a control character, a surrogate, an
+            unseen letter, a mark that turns the writing direction, or a mark of a chat format.
     """
     if len(text) > LONGEST:
         raise ValueError(f"should have at most {LONGEST} characters, not {len(text)}")
     for place, sign in enumerate(text):
         kind = unicodedata.category(sign)
-        if (kind == "Cc" and sign not in "\n\t") or kind == "Cs" or sign in OVERRIDES:
+        if (
+            (kind == "Cc" and sign not in "\n\t")
+            or kind == "Cs"
+            or sign in OVERRIDES
+            or ord(sign) in TAGS
+        ):
             raise ValueError(
                 f"holds U+{ord(sign):04X} at character {place + 1}, which no text needs"
             )

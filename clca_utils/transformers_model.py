@@ -35,7 +35,7 @@ from clca_utils.decoding import (
     remember,
     reply,
 )
-from clca_utils.files import StudyError, read_json, shown
+from clca_utils.files import UNWRITABLE, StudyError, read_json, shown
 from clca_utils.params import model_source
 from clca_utils.prefix_tree import Tokens, packed, read_last, shared_start
 
@@ -62,8 +62,10 @@ def where(source: str | Path) -> dict[str, bool]:
     return {"local_files_only": Path(source).is_dir(), "trust_remote_code": False}
 
 
-def unloadable(source: str | Path, error: Exception) -> StudyError:
-    """Say why a model could not be loaded, and what to look at."""
+def unloadable(source: str | Path, error: Exception) -> Exception:
+    """Say why a model could not be loaded, and what to look at; a full disk is told elsewhere."""
+    if getattr(error, "errno", None) in UNWRITABLE:
+        return error
     reason = str(error).strip().splitlines()[0]
     if "trust_remote_code" in str(error):
         return StudyError(
@@ -384,8 +386,14 @@ class TransformersModel:
         prompts = [render(self.tokenizer, conversation) for conversation in conversations]
         splits = split(self.tokenizer, prompts, options)
         pairs = {pair for pairs in splits for pair in pairs}
-        in_packs = not self.memory.room and fits(self.weights, (sum(pair, ()) for pair in pairs))
-        scores = self._score(pairs) if in_packs else self._score_on(pairs)
+        if self.memory.room:
+            scores = self._score_on(pairs)
+        elif fits(self.weights, (sum(pair, ()) for pair in pairs)):
+            scores = self._score(pairs)
+        else:  # a few at a time, since all that is read is kept until they are weighed
+            scores = {}
+            for some in itertools.batched(sorted(pairs), 4 * self.batch_size):
+                scores |= self._score_on(some)
         return [np.array([scores[pair] for pair in pairs]) for pairs in splits]
 
     @torch.inference_mode()

@@ -49,6 +49,7 @@ def server(request):
     Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server.server_address[1], said
     server.shutdown()
+    server.server_close()
 
 
 def test_a_key_is_in_no_notebook_log_manifest_or_ledger(server, tmp_path):

@@ -36,6 +36,8 @@ REFUSED = {
     "a<|im_end|>b": r"holds '<\|', which would end a message",
     "[INST] b": r"holds '\[INST\]', which would end a message",
     "<start_of_turn>user": "holds '<start_of_turn>', which would end a message",
+    "a<｜User｜>b": r"holds '<｜', which would end a message",
+    "a\U000e0041b": r"holds U\+E0041 at character 2",
     "</s>": "holds '</s>', which would end a message",
     "x" * 1_000_000: f"should have at most {LONGEST} characters, not 1000000",
 }
