@@ -38,12 +38,8 @@ def plain(text: str) -> str:
         raise ValueError(f"should have at most {LONGEST} characters, not {len(text)}")
     for place, sign in enumerate(text):
         kind = unicodedata.category(sign)
-        if (
-            (kind == "Cc" and sign not in "\n\t")
-            or kind == "Cs"
-            or sign in OVERRIDES
-            or ord(sign) in TAGS
-        ):
+        unseen = kind == "Cs" or sign in OVERRIDES or ord(sign) in TAGS
+        if unseen or (kind == "Cc" and sign not in "\n\t"):
             raise ValueError(
                 f"holds U+{ord(sign):04X} at character {place + 1}, which no text needs"
             )

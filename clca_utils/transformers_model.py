@@ -391,9 +391,9 @@ class TransformersModel:
         elif fits(self.weights, (sum(pair, ()) for pair in pairs)):
             scores = self._score(pairs)
         else:  # a few at a time, since all that is read is kept until they are weighed
-            scores = {}
-            for some in itertools.batched(sorted(pairs), 4 * self.batch_size):
-                scores |= self._score_on(some)
+            scores, rest, step = {}, sorted(pairs), 4 * self.batch_size
+            for first in range(0, len(rest), step):
+                scores |= self._score_on(rest[first : first + step])
         return [np.array([scores[pair] for pair in pairs]) for pairs in splits]
 
     @torch.inference_mode()

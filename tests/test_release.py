@@ -35,9 +35,23 @@ from clca_utils.release import (
     write_release,
 )
 from clca_utils.tables import judgement_table, slot_table, turn_table
+from clca_utils.texts import plain
+
 
 # what goes wrong most easily: quotes, braces, the mark, line separators, other scripts
-TEXTS = st.text() | st.sampled_from(
+def plain_text(**size: int) -> st.SearchStrategy[str]:
+    """Return texts that a record may hold."""
+    return st.text(st.characters(exclude_categories=["Cc", "Cs"]), **size).filter(is_plain)
+
+
+def is_plain(text: str) -> bool:
+    try:
+        return plain(text) == text
+    except ValueError:
+        return False
+
+
+TEXTS = plain_text() | st.sampled_from(
     [
         'She said "no".',
         "{name} {}",
@@ -49,7 +63,10 @@ TEXTS = st.text() | st.sampled_from(
     ]
 )
 NAMES = (
-    (st.text(min_size=1) | st.sampled_from(["Ana", "O'Neill-Sørensen", "田中", "{Bo}", "and Andy"]))
+    (
+        plain_text(min_size=1)
+        | st.sampled_from(["Ana", "O'Neill-Sørensen", "田中", "{Bo}", "and Andy"])
+    )
     .map(str.strip)
     .filter(lambda name: name and " and " not in f"{name} ")
 )
@@ -78,7 +95,7 @@ def casts(draw):
     )  # fmt: skip
     intents = []
     for turn in draw(st.lists(st.sampled_from(turns), unique_by=id)) if turns else []:
-        texts = st.text().filter(lambda text: MARK not in text)
+        texts = plain_text().filter(lambda text: MARK not in text)
         intent, expectation = draw(texts.filter(len)), draw(TEXTS)
         known = not expectation or split_intent(intent + MARK + expectation)[0] == intent
         expectation = expectation if known else ""

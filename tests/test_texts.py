@@ -50,7 +50,7 @@ def german():
 
 def written(folder, content):
     path = folder / "strange.yaml"
-    path.write_text(json.dumps(content))
+    path.write_text(yaml.safe_dump(content))
     return str(path)
 
 
