@@ -150,7 +150,7 @@ def test_a_missing_column_and_a_missing_file_are_named(tmp_path):
     pd.DataFrame(GOOD).drop(columns="tier").to_csv(path, index=False)
     with pytest.raises(StudyError, match="tier: the column is missing"):
         load_marginals(path)
-    path.write_text("qid,country,option,share,n,tier,qid\nQ7,DEU,1,1,9,A,Q7\n")
+    path.write_text("qid,country,option,share,n,tier,QID\nQ7,DEU,1,1,9,A,Q7\n")
     with pytest.raises(StudyError, match="qid: the column stands there twice; keep one of them"):
         load_marginals(path)
     path.write_text("")
