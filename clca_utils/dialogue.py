@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 from scipy.special import logsumexp, softmax
 
 from clca_utils.chat_model import ChatModel, Conversation, Message, assistant, system, user
-from clca_utils.files import seed_of
+from clca_utils.files import StudyError, seed_of
 from clca_utils.scenario import Persona, Scenario
 
 Action = Literal["none", "non-verbal", "speak", "leave"]
@@ -89,6 +89,24 @@ class Sampling(BaseModel):
     decoding: Literal["prefilled", "free"] = "prefilled"
     no_repeat: int = Field(12, description="see `ChatModel.generate`; of prefilled decoding only")
     candidates: int = Field(1, description="lines written for a turn, of which the best is kept")
+
+
+def with_scenes(
+    scenarios: Sequence[Scenario], dialogues: Sequence[Dialogue]
+) -> list[tuple[Scenario, Dialogue]]:
+    """Return each dialogue with the scene that it plays in.
+
+    Raises:
+        StudyError: A scene is missing: stage 01 was run again, and 02 was not.
+    """
+    by_id = {scenario.id: scenario for scenario in scenarios}
+    for dialogue in dialogues:
+        if dialogue.scenario_id not in by_id:
+            raise StudyError(
+                f"dialogues.jsonl plays scene {dialogue.scenario_id}, which scenarios.jsonl does "
+                "not hold: run 02_dialogue_simulation again, on the scenes of 01."
+            )
+    return [(by_id[dialogue.scenario_id], dialogue) for dialogue in dialogues]
 
 
 def told(turn: Turn) -> str:

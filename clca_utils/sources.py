@@ -19,7 +19,7 @@ from clca_utils.authored import load_authored
 from clca_utils.chat_model import assistant, user
 from clca_utils.choices import WITHOUT_ACTING, Source, Task
 from clca_utils.culture import Culture, load_culture
-from clca_utils.dialogue import Dialogue
+from clca_utils.dialogue import Dialogue, with_scenes
 from clca_utils.examples import Example, build_examples
 from clca_utils.files import StudyError, read_records, seed_of
 from clca_utils.intent import Intent
@@ -71,7 +71,9 @@ def simulated_of(data: Path, culture: str) -> tuple[list[Scenario], list[Dialogu
     dialogues = read_records(data / "dialogues.jsonl", Dialogue, "02_dialogue_simulation")
     judgements = read_records(data / "judgements.jsonl", Judgement, "02_dialogue_simulation")
     intents = read_records(data / "intents.jsonl", Intent, "03_intent_extraction")
-    return load_scenarios(data, culture), kept_dialogues(dialogues, judgements), intents
+    scenarios, kept = load_scenarios(data, culture), kept_dialogues(dialogues, judgements)
+    with_scenes(scenarios, kept)
+    return scenarios, kept, intents
 
 
 def words_learnt(examples: Sequence[Example]) -> int:

@@ -27,7 +27,9 @@ from clca_utils.dialogue import (
     simulate,
     tidy,
     told,
+    with_scenes,
 )
+from clca_utils.files import StudyError
 from clca_utils.scenario import load_seeds
 
 SCENES = [
@@ -123,6 +125,13 @@ def test_a_turn_is_told_as_a_line_and_as_a_reply(action, text, line, reply):
 def test_a_line_begins_as_its_action_was_weighed(action):
     line = told(turn(0, action, "" if action == "leave" else "x"))
     assert line.startswith(ANA + OPENINGS[action])
+
+
+def test_a_dialogue_without_its_scene_is_told_instead_of_a_key_error():
+    talk = play(leaning("speak"), [(SCENE, 0)], 2)[0]
+    assert with_scenes([SCENE], [talk]) == [(SCENE, talk)]
+    with pytest.raises(StudyError, match=f"plays scene {SCENE.id}, which scenarios.jsonl does not"):
+        with_scenes([], [talk])
 
 
 def test_a_transcript_may_stop_before_a_turn():
