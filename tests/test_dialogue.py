@@ -128,7 +128,10 @@ def test_a_line_begins_as_its_action_was_weighed(action):
 
 
 def test_a_dialogue_without_its_scene_is_told_instead_of_a_key_error():
-    talk = play(leaning("speak"), [(SCENE, 0)], 2)[0]
+    talk = Dialogue(
+        id="a", scenario_id=SCENE.id, culture=SCENE.culture, sample=0, seed=1,
+        simulators=("one", "two"), turns=[], ended="turn limit",
+    )  # fmt: skip
     assert with_scenes([SCENE], [talk]) == [(SCENE, talk)]
     with pytest.raises(StudyError, match=f"plays scene {SCENE.id}, which scenarios.jsonl does not"):
         with_scenes([], [talk])
