@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from plain_texts import plain_text
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
@@ -35,22 +36,8 @@ from clca_utils.release import (
     write_release,
 )
 from clca_utils.tables import judgement_table, slot_table, turn_table
-from clca_utils.texts import plain
-
 
 # what goes wrong most easily: quotes, braces, the mark, line separators, other scripts
-def plain_text(**size: int) -> st.SearchStrategy[str]:
-    """Return texts that a record may hold."""
-    return st.text(st.characters(exclude_categories=["Cc", "Cs"]), **size).filter(is_plain)
-
-
-def is_plain(text: str) -> bool:
-    try:
-        return plain(text) == text
-    except ValueError:
-        return False
-
-
 TEXTS = plain_text() | st.sampled_from(
     [
         'She said "no".',

@@ -5,6 +5,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from plain_texts import plain_text
 
 from clca_utils.adaptation import adapt_all
 from clca_utils.chat_model import ScriptedModel
@@ -167,7 +168,7 @@ def test_no_answer_is_patched(answer):
     assert result is None or rewritten(SCENE, rewrite_of(result)).setting == result.setting
 
 
-@given(st.fixed_dictionaries({key: st.text() for key in Rewrite.model_fields}))
+@given(st.fixed_dictionaries({key: plain_text() for key in Rewrite.model_fields}))
 def test_any_texts_are_taken_as_they_are(texts):
     scene = rewritten(SCENE, Rewrite(**texts))
     assert rewrite_of(scene).model_dump() == texts
