@@ -60,7 +60,8 @@ bench: setup
 
 faults: setup
 	$(BIN)/python benchmarks/breaking.py
-	$(BIN)/python benchmarks/breaking.py --real --kills 6
+	$(BIN)/python benchmarks/breaking.py --group real --kills 6
+	$(BIN)/python benchmarks/breaking.py --group models
 
 fuzz: setup
 	$(BIN)/pip install --quiet --disable-pip-version-check $(PIP_FLAGS) --no-deps -r benchmarks/requirements.txt

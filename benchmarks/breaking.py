@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -30,8 +29,30 @@ ROOM = {True: 30, False: 8}
 """Kilobytes that are left on a disk that is about full: for stand-ins, and for real notebooks."""
 
 
-def cases(bench: faults.Bench, stage: Stage) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Yield the faults of a stage, each with what puts it in and says what came of it."""
+Fault = tuple[str, Callable[[], str]]
+"""Its name, and what puts it in and says what came of it."""
+
+TRIED = {
+    "stand-ins": "Stand-ins that work through a ledger",
+    "real": "The study's own notebooks",
+    "models": "The study's own notebooks, and what their model is read from",
+}
+LOADING, ASKING = ("02", "03", "04", "04b", "05"), ("02", "03", "05")
+"""Stages that load the model, and those that ask a server in its place."""
+
+
+def of_models(bench: faults.Bench, stage: Stage) -> Iterator[Fault]:
+    """Yield the faults of the model that a stage uses: prepared here, or asked on a server."""
+    if bench.port and stage.number in ASKING:
+        for requests in (2, 6):
+            outcome = partial(faults.server_stops, bench, stage, requests)
+            yield f"server dies at request {requests}", outcome
+    elif not bench.port and stage.number in LOADING:
+        yield "prepared model damaged", partial(faults.broken_cache, bench, stage)
+
+
+def of_files(bench: faults.Bench, stage: Stage) -> Iterator[Fault]:
+    """Yield the faults of a stage's files, disk and clock."""
     for how in faults.SPOIL if bench.stands_in else ["one bit turned"]:
         yield f"artefacts {how}", partial(faults.spoilt, bench, stage, how)
     if faults.can_mount(bench.copy / "mount"):
@@ -43,23 +64,30 @@ def cases(bench: faults.Bench, stage: Stage) -> Iterator[tuple[str, Callable[[],
         yield "clock in 2096", partial(faults.skewed, bench, stage, 4e9)
 
 
-def tried(bench: faults.Bench, kills: int) -> list[Row]:
-    """Put every fault into every stage; a loss is told, and does not stop the others."""
+def safely(put: Callable[..., Any], *given: object) -> tuple[Any, str]:
+    """Put a fault in; return what came of it, or what was lost, which does not stop the others."""
+    try:
+        return put(*given), ""
+    except (AssertionError, subprocess.SubprocessError) as error:
+        return None, f"LOST: {str(error)[:300]}"
+
+
+def tried(folder: Path, group: str, kills: int) -> list[Row]:
+    """Put every fault of a group into every stage."""
     rows: list[Row] = []
-    for stage in STAGES:
-        deaths: Counter[str] = Counter()
-        try:
-            outcome, deaths = faults.killed(bench, stage, kills, seed=1)
-        except (AssertionError, subprocess.SubprocessError) as error:
-            outcome = f"LOST: {str(error)[:300]}"
-        rows.append({"fault": "killed", "stage": stage.number, "outcome": outcome, **deaths})
-        for name, put in cases(bench, stage):
-            try:
-                outcome = put()
-            except (AssertionError, subprocess.SubprocessError) as error:
-                outcome = f"LOST: {str(error)[:300]}"
-            rows.append({"fault": name, "stage": stage.number, "outcome": outcome})
-        print(pd.DataFrame(rows[-12:]).to_string(), flush=True)
+    for served in (False, True) if group == "models" else (False,):
+        bench = faults.prepared(
+            folder / f"copy-{served}", stands_in=group == "stand-ins", served=served
+        )
+        for stage in STAGES:
+            if group != "models":
+                found, loss = safely(faults.killed, bench, stage, kills, 1)
+                outcome, deaths = found or (loss, {})
+                rows.append({"fault": "killed", "stage": stage.number, "outcome": outcome} | deaths)
+            for name, put in (of_models if group == "models" else of_files)(bench, stage):
+                outcome, loss = safely(put)
+                rows.append({"fault": name, "stage": stage.number, "outcome": outcome or loss})
+            print(pd.DataFrame(rows[-12:]).to_string(), flush=True)
     return rows
 
 
@@ -72,25 +100,24 @@ def told(notebooks: str, rows: list[Row]) -> str:
     deaths = table.reindex(columns=faults.DEATHS).sum().astype(int)
     kills = ", ".join(f"{how} {count}" for how, count in deaths.items())
     shown = markdown(seen.rename("stages").reset_index()[["fault", "stages", "outcome"]])
-    return f"## {notebooks}\n\n{shown}\n\nKills: {deaths.sum()} ({kills}).\n"
+    counted = f"\n\nKills: {deaths.sum()} ({kills})." if deaths.sum() else ""
+    return f"## {notebooks}\n\n{shown}{counted}\n"
 
 
 def main() -> None:
     """Try the stand-ins, or the real notebooks, and write the table of both."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--kills", type=int, default=25, help="of each stage")
-    options.add_argument("--real", action="store_true", help="the study's own notebooks")
+    options.add_argument("--group", choices=TRIED, default="stand-ins")
     options.add_argument("--out", type=Path, default=ROOT / "results" / "benchmarks")
     given = options.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="clca-faults-"))
-    bench = faults.prepared(folder / "copy", stands_in=not given.real)
-    rows = tried(bench, given.kills)
+    rows = tried(folder, given.group, given.kills)
     shutil.rmtree(folder)
     path = given.out / "faults.json"
     found = read_json(path) if path.is_file() else {}
-    name = "The study's own notebooks" if given.real else "Stand-ins that work through a ledger"
     found |= {"machine": machine(["papermill", "ipykernel", "transformers"])}
-    found["tried"] = found.get("tried", {}) | {name: rows}
+    found["tried"] = found.get("tried", {}) | {TRIED[given.group]: rows}
     write_json(path, found)
     parts = [told(some, rows) for some, rows in found["tried"].items()]
     head = f"# What becomes of a study under faults\n\n{machine_told(found['machine'])}"

@@ -82,6 +82,7 @@ class Alone:
         replies = []
         for conversation, seed in zip(conversations, seeds, strict=True):
             tokens = self._read(conversation)
+            drawn = [Gumbel(seed, temperature, top_p)] if temperature else []
             output = self.model.weights.generate(
                 tokens,
                 attention_mask=torch.ones_like(tokens),
@@ -89,7 +90,7 @@ class Alone:
                 max_new_tokens=max_new_tokens,
                 min_new_tokens=min_new_tokens,
                 no_repeat_ngram_size=no_repeat,
-                logits_processor=LogitsProcessorList([Gumbel(seed, temperature, top_p)]),
+                logits_processor=LogitsProcessorList(drawn),
                 eos_token_id=self.model._ends(stop),
                 pad_token_id=self.model.tokenizer.pad_token_id,
             )

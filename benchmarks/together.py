@@ -3,7 +3,8 @@
 Run from the repository's folder: .venv/bin/python benchmarks/together.py. It measures how fast this
 machine multiplies matrices and moves memory, plays, annotates and asks in both ways in turns, lets
 training.py, asking.py and figures.py run at a small size, tells how cost grows with respondents,
-items, scenarios and cultures, and writes together.json and together.md to results/benchmarks.
+items, scenarios and cultures, and writes together.json and together.md to results/benchmarks, and
+the table into the README.
 """
 
 import argparse
@@ -19,27 +20,37 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+import xllamacpp
 from asking import questionnaire, weigh_by_study
-from measuring import machine, machine_told, markdown, seconds, spread
+from measuring import machine, machine_told, markdown, seconds, shown_spread, spread
 from simulating import MODEL, SEED, Alone, acted, watched
 
 from clca_utils.adaptation import adapt_all
+from clca_utils.asking import Questionnaire
 from clca_utils.authored import load_authored
 from clca_utils.culture import FOLDER, load_culture
-from clca_utils.dialogue import PER_SPEAKER, Dialogue, Turn
+from clca_utils.dialogue import PER_SPEAKER, Dialogue, Turn, as_chat
+from clca_utils.embedded import source_file
 from clca_utils.files import ROOT, read_json, write_json, write_text
 from clca_utils.intent import extract
 from clca_utils.params import model_warmup
 from clca_utils.scenario import Scenario, draw_seeds, load_seeds
-from clca_utils.transformers_model import TransformersModel, load_model
+from clca_utils.transformers_model import TransformersModel, load_model, render
 
-LIVE, ANNOTATED, ALONE = 8, 16, 2
-"""Dialogues acted at once; turns annotated at once; of them, how many the naive way does."""
+LIVE, ANNOTATED, ALONE, WRITTEN = 8, 16, 2, 48
+"""Dialogues acted at once; turns annotated and replies written at once; how many of them the naive
+way does; tokens of a reply."""
+
+RESULTS = ROOT / "results" / "benchmarks"
+MARKS = "<!-- make bench -->", "<!-- end -->"
+
+SOME = 11
+"""Items asked where it is not their number that grows."""
 
 SIZES = {
     "respondents": (1, 2, 4, 8),
     "items": (6, 12, 24, 44),
-    "scenarios": (2, 4, 8, 16),
+    "scenarios": (1, 2, 4, 8),
     "cultures": (1, 2, 3, 4),
 }
 
@@ -137,6 +148,43 @@ def playing(rounds: int) -> list[dict[str, Any]]:
     return compared("02", "dialogues", model, ways, rounds)
 
 
+def writing(rounds: int) -> list[dict[str, Any]]:
+    """Compare how fast replies are written, beside llama.cpp on the 4-bit weights it was made for.
+
+    Ours are the same weights in fp32, so the texts may differ; both write as many tokens.
+    """
+    given = xllamacpp.CommonParams()
+    given.model.path, given.verbosity = str(source_file()), 0
+    given.n_parallel, given.n_ctx = ANNOTATED, ANNOTATED * 1024
+    given.cpuparams.n_threads = torch.get_num_threads()
+    server, model = xllamacpp.Server(given), load_model(MODEL, batch_size=ANNOTATED)
+    seeds = draw_seeds(load_seeds("learn"), ANNOTATED, SEED)
+    chats = [as_chat(scene, [], 0) for scene in adapt_all(seeds, load_culture("japanese"), SEED)]
+    texts = [render(model.tokenizer, chat) for chat in chats]
+    asked = {
+        "prompt": model.tokenizer(texts, add_special_tokens=False)["input_ids"],
+        "n_predict": WRITTEN, "ignore_eos": True, "temperature": 0.0, "cache_prompt": False,
+    }  # fmt: skip
+    rates: dict[str, list[float]] = {"llama.cpp, 4-bit weights": [], "study": []}
+    for _ in range(rounds):
+        took, found = seconds(server.handle_completions, asked)
+        if any(one["finish_reason"] != "length" for one in found["choices"]):
+            raise SystemExit("llama.cpp wrote less than it was asked for.")
+        took_ours, _ = seconds(
+            model.generate, chats, max_new_tokens=WRITTEN, min_new_tokens=WRITTEN,
+            seeds=[SEED] * len(chats),
+        )  # fmt: skip
+        for way, one in zip(rates, (took, took_ours), strict=True):
+            rates[way].append(len(chats) * WRITTEN / one)
+    slow, quick = rates.values()
+    ratios = [one / other for one, other in zip(quick, slow, strict=True)]
+    return [
+        {"stage": "02, writing", "way": way, "unit": "tokens written", "per_second": spread(rate),
+         "study_faster": spread(ratios) if way != "study" else None}
+        for way, rate in rates.items()
+    ]  # fmt: skip
+
+
 def moments(count: int) -> list[tuple[Scenario, Dialogue, Turn]]:
     """Return some turns of authored dialogues."""
     scenes, talks, _ = load_authored("german", "held-out")
@@ -191,7 +239,7 @@ def asking(rounds: int) -> list[dict[str, Any]]:
     """Compare how the survey is asked (asking.py)."""
     found = by_script(
         "asking.py", "--rounds", str(rounds), "--respondents", str(2 * rounds),
-        "--generated", "6", "--weighed", "40",
+        "--generated", "6", "--weighed", "40", "--harness-batches", "8",
     )  # fmt: skip
     names = {"generate": "one at a time, generate", "harness": "lm-evaluation-harness",
              "study": "study"}  # fmt: skip
@@ -215,8 +263,8 @@ def growth() -> pd.DataFrame:
     model = load_model(MODEL, batch_size=4)
     weigh_by_study(model, questionnaire(1))  # the first call is slower
 
-    def ask(form: Any) -> Callable[[], object]:  # noqa: ANN401 (a questionnaire)
-        return lambda: weigh_by_study(model, form)
+    def ask(form: Questionnaire, items: int) -> None:
+        weigh_by_study(model, form._replace(items=form.items[:items]))
 
     def play(count: int) -> None:
         seeds = draw_seeds(load_seeds("learn"), count, SEED)
@@ -228,12 +276,12 @@ def growth() -> pd.DataFrame:
     def survey(count: int) -> None:
         for path in sorted(FOLDER.glob("*.yaml"))[:count]:
             load_culture(path.stem)
-            weigh_by_study(model, questionnaire(1))
+            ask(questionnaire(1), SOME)
 
     full = questionnaire(2)
     works: dict[str, Callable[[int], object]] = {
-        "respondents": lambda size: ask(questionnaire(size))(),
-        "items": lambda size: ask(full._replace(items=full.items[:size]))(),
+        "respondents": lambda size: ask(questionnaire(size), SOME),
+        "items": lambda size: ask(full, size),
         "scenarios": play,
         "cultures": survey,
     }
@@ -243,7 +291,7 @@ def growth() -> pd.DataFrame:
         slope = float(np.polyfit(np.log(sizes), np.log(took), 1)[0])
         each = float(np.polyfit(sizes, took, 1)[0])
         rows.append(
-            {"of": name, "sizes": ", ".join(map(str, sizes)),
+            {"number of": name, "sizes": ", ".join(map(str, sizes)),
              "seconds": ", ".join(f"{one:.1f}" for one in took),
              "seconds for one more": each, "slope of logarithms": slope}
         )  # fmt: skip
@@ -254,10 +302,7 @@ def shown(rows: Sequence[dict[str, Any]], peak: float) -> pd.DataFrame:
     """Return the table of all stages."""
 
     def told(values: dict[str, float] | None, form: str) -> str:
-        if not values:
-            return ""
-        low, high = form.format(values["least"]), form.format(values["greatest"])
-        return f"{form.format(values['median'])} ({low} to {high})"
+        return shown_spread(values, form) if values else ""
 
     return pd.DataFrame(
         {"stage": row["stage"], "way": row["way"],
@@ -269,17 +314,26 @@ def shown(rows: Sequence[dict[str, Any]], peak: float) -> pd.DataFrame:
     )  # fmt: skip
 
 
+def into_readme(table: str, readme: Path) -> None:
+    """Put the table where the README has its marks, in place of the one of before."""
+    head, mark, rest = readme.read_text(encoding="utf-8").partition(MARKS[0])
+    _, end, tail = rest.partition(MARKS[1])
+    write_text(readme, f"{head}{mark}\n\n{table}\n\n{end}{tail}")
+
+
 def main() -> None:
     """Measure all and write the table."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--out", type=Path, default=ROOT / "results" / "benchmarks")
+    options.add_argument("--out", type=Path, default=RESULTS)
     given = options.parse_args()
     began = time.monotonic()
-    host = machine(["torch", "transformers", "trl", "lm-eval"]) | {"copied_gb_s": bandwidth()}
+    host = machine(["torch", "transformers", "trl", "lm-eval", "xllamacpp"]) | {
+        "copied_gb_s": bandwidth()
+    }
     rows = [
-        *playing(given.rounds), *annotating(given.rounds), *training(), *asking(given.rounds),
-        *drawing(),
+        *playing(given.rounds), *writing(given.rounds), *annotating(given.rounds), *training(),
+        *asking(given.rounds), *drawing(),
     ]  # fmt: skip
     slopes = growth()
     minutes = (time.monotonic() - began) / 60
@@ -296,6 +350,8 @@ def main() -> None:
         f"How cost grows (a slope of 1 is in proportion):\n\n{markdown(slopes)}\n\n"
         f"{machine_told(host)} All of it took {minutes:.0f} minutes.\n",
     )
+    if given.out == RESULTS:
+        into_readme(markdown(table), ROOT / "README.md")
     print((given.out / "together.md").read_text())
 
 

@@ -21,8 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import yaml
 from cells import copied, write_notebook
+from serving import free_port, serving
 
+from clca_utils import embedded
 from clca_utils.files import ROOT, digest
 from clca_utils.planning import STAGES, Stage
 
@@ -86,12 +89,14 @@ class Bench:
         whole: What every artefact of the unharmed study holds, as hashes.
         took: Seconds of each stage in it.
         stands_in: Whether the notebooks are stand-ins.
+        port: Of the server that the model is asked at, or 0.
     """
 
     copy: Path
     whole: dict[str, str]
     took: dict[str, float]
     stands_in: bool
+    port: int = 0
 
     @property
     def computed(self) -> Counter[str]:
@@ -124,8 +129,8 @@ def run(bench: Bench, results: str, stage: Stage | None = None, **known: str) ->
     return process.returncode, printed
 
 
-def prepared(home: Path, *, stands_in: bool) -> Bench:
-    """Make a copy of the repository and run its study there, unharmed."""
+def prepared(home: Path, *, stands_in: bool, served: bool = False) -> Bench:
+    """Make a copy of the repository and run its study there, maybe on a server, unharmed."""
     copied(home, STUDY)
     if stands_in:
         (home / "notebooks").mkdir()
@@ -139,14 +144,28 @@ def prepared(home: Path, *, stands_in: bool) -> Bench:
         shutil.copytree(ROOT / "notebooks", home / "notebooks")
         shutil.copytree(ROOT / "clca_utils/data/warmup", home / "clca_utils/data/warmup")
         shutil.copy(ROOT / "params/models/smollm2-135m.yaml", home / "params/models")
-    bench = Bench(home, {}, {}, stands_in)
-    code, printed = run(bench, "whole")
+    bench = Bench(home, {}, {}, stands_in, free_port() if served else 0)
+    if served:
+        path = home / "params/models/smollm2-135m.yaml"
+        server = {"url": f"http://127.0.0.1:{bench.port}/v1", "model": "base", "attempts": 2}
+        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"server": server}))
+    with answering(bench):
+        code, printed = run(bench, "whole")
     assert code == 0, printed
     bench.whole = artefacts(home / "whole/tiny")
     for folder in (home / "whole/tiny" / RUN, home / "whole/tiny"):
         stages = json.loads((folder / "manifest.json").read_text())["stages"]
         bench.took |= {name: record["seconds"] for name, record in stages.items()}
     return bench
+
+
+@contextlib.contextmanager
+def answering(bench: Bench, *options: str) -> Iterator[None]:
+    """Run the server that the study's model is asked at, if it has one."""
+    with contextlib.ExitStack() as held:
+        if bench.port:
+            held.enter_context(serving(bench.port, "--runtime-lora", *options))
+        yield
 
 
 def artefacts(home: Path) -> dict[str, str]:
@@ -387,3 +406,37 @@ def twice(bench: Bench, stage: Stage) -> str:
     ends_equal(bench, results, stage)
     shutil.rmtree(bench.copy / results)
     return "one waited and skipped, nothing doubled"
+
+
+def broken_cache(bench: Bench, stage: Stage) -> str:
+    """Let a bit of the prepared model turn before a stage needs it."""
+    results, cache = f"cache-{stage.number}", bench.copy / "cache"
+    shutil.rmtree(cache, ignore_errors=True)
+    shutil.copytree(embedded.prepare(), cache / embedded.prepare().name)
+    weights = cache / embedded.prepare().name / "model.safetensors"
+    right = digest(weights)
+    with weights.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        last = file.read(1)[0]
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([last ^ 1]))
+    fresh(bench, results, stage)
+    code, printed = run(bench, results, stage, CLCA_CACHE=str(cache))
+    assert code == 0, printed
+    assert digest(weights) == right
+    ends_equal(bench, results, stage)
+    shutil.rmtree(bench.copy / results)
+    return "noticed by its hash, made again, the same files"
+
+
+def server_stops(bench: Bench, stage: Stage, requests: int) -> str:
+    """Let the model's server die in the midst of a request, and start it again."""
+    results = f"stopped-{stage.number}"
+    fresh(bench, results, stage)
+    with answering(bench, "--die-after", str(requests)):
+        code, printed = run(bench, results, stage)
+    refused(code, printed, "No connection to the server")
+    with answering(bench):
+        ends_equal(bench, results, stage)
+    shutil.rmtree(bench.copy / results)
+    return "told; with the server, the same files"

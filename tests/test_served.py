@@ -7,17 +7,15 @@ answers can be compared number by number. What they may differ by is rounding: `
 import itertools
 import os
 import shutil
-import socket
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pandas as pd
 import pytest
-from serving import wait_until_healthy
+from serving import free_port, serving
 from tenacity import wait_none
 
 from clca_utils import params, server_model
@@ -48,25 +46,6 @@ FORM = Questionnaire(
 
 ASKED = len(FORM.asked()) + len({len(item.options) for item in FORM.items})
 """Requests to put `FORM` to a model, with the questions without content."""
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
-@contextmanager
-def serving(port, *options):
-    """Run the server, and end it."""
-    command = [sys.executable, str(ROOT / "tests" / "local_server.py"), str(port), *options]
-    surroundings = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, env=surroundings) as process:
-        try:
-            wait_until_healthy(process, port)
-            yield process
-        finally:
-            process.kill()
 
 
 def model_file(folder, port, **more):
