@@ -47,6 +47,14 @@ def test_the_readme_names_targets_that_the_makefile_has():
     assert [name for name in named if not re.search(rf"(?m)^{name}:", makefile)] == []
 
 
+def test_the_readme_shows_the_benchmark_that_was_last_run():
+    readme = (ROOT / "README.md").read_text()
+    shown = readme.split("<!-- make bench -->")[1].split("<!-- end -->")[0]
+    measured = (ROOT / "results/benchmarks/together.md").read_text()
+    assert shown.count("|") > 50
+    assert measured.startswith(shown.strip())
+
+
 def test_the_citation_names_paper_and_survey():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["license"] == "Apache-2.0"
