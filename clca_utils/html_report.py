@@ -20,13 +20,12 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
-from pydantic import BaseModel, ValidationError
 
 from clca_utils.comparison import data_note
 from clca_utils.controls import conclusion
 from clca_utils.crossing import crossing
-from clca_utils.files import DATA, StudyError, problems, read_json, shown, write_text
-from clca_utils.runner import Record, records
+from clca_utils.files import DATA, StudyError, shown, write_text
+from clca_utils.runner import Manifest, Record, read_manifest
 from clca_utils.study_tables import of_the_method, run_folders, seed_of_run
 from clca_utils.uncertainty import sentence
 
@@ -111,15 +110,8 @@ ROOTED = re.compile(
 """The root and the folders of an absolute path within a text."""
 
 
-class Origin(BaseModel, frozen=True):
-    """What a manifest says of the code and packages that a folder's stages last ran with."""
-
-    study: str | None = None
-    commit: str | None = None
-    dirty: bool | None = None
-    python: str | None = None
-    platform: str | None = None
-    packages: dict[str, str | None] = {}
+ORIGIN = {"commit", "dirty", "python", "platform", "packages"}
+"""What a manifest says of the code and packages that a folder's stages last ran with."""
 
 
 class Shown(NamedTuple):
@@ -187,18 +179,19 @@ def contents(study: Path, base: Path) -> dict[str, Any]:
         base: The report's folder, from where links lead.
     """
     folders = run_folders(study)
-    stages = {folder: records(folder) for folder in [*folders, study]}
+    manifests = {folder: read_manifest(folder) for folder in [*folders, study]}
+    stages = {folder: manifest.stages for folder, manifest in manifests.items()}
     names = {folder: _named(folder, study) for folder in folders} | {study: "the whole study"}
-    origins: dict[str, tuple[Origin, list[str]]] = {}
+    origins: dict[str, tuple[Manifest, list[str]]] = {}
     for folder, name in names.items():
-        if origin := _origin(folder):
-            key = origin.model_dump_json(exclude={"study"})
+        origin = manifests[folder]
+        if origin.model_fields_set:  # there is one
+            key = origin.model_dump_json(include=ORIGIN)
             origins.setdefault(key, (origin, []))[1].append(name)
-    own = _origin(study) or _origin(folders[0])
     parts = [folder.relative_to(study).parts for folder in folders]
     drawn = light_enough(study, folders)
     return {
-        "name": (own and own.study) or study.name,
+        "name": manifests[study].study or manifests[folders[0]].study or study.name,
         "made_of": {
             "Cultures": _each(culture for culture, _, _ in parts),
             "Models": _each(label.partition("+")[0] for _, label, _ in parts),
@@ -378,14 +371,6 @@ def _country(folder: Path) -> str:
     """Return the country a run's answers were compared with, else the culture's name."""
     told = _told(folder / COVERAGE, lambda table: [str(table["country"].iloc[0])])
     return told[0] if told else folder.parts[-3]
-
-
-def _origin(folder: Path) -> Origin | None:
-    path = folder / "manifest.json"
-    try:
-        return Origin.model_validate(read_json(path)) if path.is_file() else None
-    except ValidationError as error:
-        raise StudyError(f"{shown(path)}: {problems(error)[0]}; delete it and rerun.") from None
 
 
 def _told(path: Path, tell: Callable[[pd.DataFrame], list[str]]) -> list[str]:

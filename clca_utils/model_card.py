@@ -16,7 +16,7 @@ from clca_utils.choices import Dtype, Source
 from clca_utils.culture import load_culture
 from clca_utils.files import StudyError, digest, locate, problems, read_json, shown
 from clca_utils.params import FineTuning, base_model, read_model, read_variant
-from clca_utils.runner import Record, records
+from clca_utils.runner import Manifest, Record, read_manifest
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -82,22 +82,17 @@ class Settings(BaseModel):
     learn_from: Source
 
 
-class Origin(BaseModel):
-    """What a manifest tells of the machine and the code, as far as it does."""
-
-    study: str | None = None
-    dirty: bool | None = None
-    python: str | None = None
-    packages: dict[str, str | None] = {}
-
-
 class Run(NamedTuple):
     """A run, as its manifest tells of it."""
 
     folder: Path
-    origin: Origin
-    stages: dict[str, Record]
+    origin: Manifest
     settings: Settings
+
+    @property
+    def stages(self) -> dict[str, Record]:
+        """The records of its finished stages."""
+        return self.origin.stages
 
     def metrics(self, stage: str) -> dict[str, float]:
         """Return a stage's metrics; none where the manifest doesn't say they are of this adapter.
@@ -121,11 +116,11 @@ def read_run(folder: Path) -> Run:
     path, adapter = folder / "manifest.json", folder / "adapter"
     if not path.is_file():
         raise StudyError(f"{shown(path)} is missing: name a run folder, as in results/demo/….")
-    stages = records(folder)
+    origin = read_manifest(folder)
+    stages = origin.stages
     if TRAINING not in stages:
         raise StudyError(f"{shown(path)} tells of no finished {TRAINING}: run the study again.")
     try:
-        origin = Origin.model_validate(read_json(path))
         settings = Settings.model_validate(stages[TRAINING].parameters)
     except ValidationError as error:
         raise StudyError(
@@ -146,7 +141,7 @@ def read_run(folder: Path) -> Run:
         raise StudyError(
             f"{shown(adapter)} is not what {shown(path)} tells of: run {TRAINING} again."
         )
-    return Run(folder, origin, stages, settings)
+    return Run(folder, origin, settings)
 
 
 def hub_id(model: str) -> str | None:

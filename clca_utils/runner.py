@@ -71,6 +71,12 @@ class Manifest(BaseModel, extra="allow"):
     """manifest.json of a folder: where its steps ran last, and a record of each finished step."""
 
     stages: dict[str, Record] = {}
+    study: str | None = None
+    commit: str | None = None
+    dirty: bool | None = None
+    python: str | None = None
+    platform: str | None = None
+    packages: dict[str, str | None] = {}
 
 
 def cell_sources(notebook: Path) -> list[str]:
@@ -136,15 +142,20 @@ def key_of(step: Step) -> str:
     )
 
 
-def records(folder: Path) -> dict[str, Record]:
-    """Return the records of a folder's finished steps; a damaged manifest is a StudyError."""
+def read_manifest(folder: Path) -> Manifest:
+    """Return a folder's manifest, an empty one if there is none; a damaged one is a StudyError."""
     path = folder / "manifest.json"
     try:
-        return Manifest.model_validate(files.read_json(path)).stages if path.is_file() else {}
+        return Manifest.model_validate(files.read_json(path)) if path.is_file() else Manifest()
     except ValidationError as error:
         raise StudyError(
             f"{shown(path)}: {files.problems(error)[0]}; delete it and rerun."
         ) from None
+
+
+def records(folder: Path) -> dict[str, Record]:
+    """Return the records of a folder's finished steps."""
+    return read_manifest(folder).stages
 
 
 def damaged(folder: Path, record: Record) -> list[Path]:

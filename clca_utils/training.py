@@ -32,25 +32,39 @@ from trl import SFTConfig, SFTTrainer
 from trl.trainer import utils
 
 from clca_utils.examples import Example, tokenize
-from clca_utils.files import StudyError, fingerprint, read_json, shown, write_json, write_text
+from clca_utils.files import (
+    StudyError,
+    digest,
+    fingerprint,
+    read_json,
+    shown,
+    write_json,
+    write_text,
+)
 from clca_utils.launching import failure_told, launch
 from clca_utils.params import FineTuning
 from clca_utils.transformers_model import load_tokenizer, load_weights, unwarned
 
+SEAL = ".sha256"
+"""The file in a checkpoint that holds the hash of all others: it is written last."""
+
+
+def seal(checkpoint: Path) -> None:
+    """Close a checkpoint that is written to its end."""
+    write_text(checkpoint / SEAL, digest(checkpoint))
+
 
 def step_of(checkpoint: Path) -> int:
-    """Return the step of a checkpoint that was written to its end, else 0.
-
-    The trainer writes `trainer_state.json` last, so one that reads as JSON closes a checkpoint.
-    """
+    """Return the step of a checkpoint that is as it was when it was closed, else 0."""
     try:
-        return int(read_json(checkpoint / "trainer_state.json")["global_step"])
-    except StudyError:
+        whole = (checkpoint / SEAL).read_text(encoding="utf-8") == digest(checkpoint)
+    except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
         return 0
+    return int(checkpoint.name.rpartition("-")[2]) if whole else 0
 
 
 def last_whole_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint that was written to its end, or None."""
+    """Return the newest checkpoint that was written to its end and not changed since, or None."""
     return max(filter(step_of, folder.glob("checkpoint-*")), key=step_of, default=None)
 
 
@@ -107,6 +121,18 @@ class StepBar(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """Close it."""
         self.bar.close()
+
+
+class Sealing(TrainerCallback):  # type: ignore[misc]
+    """Closes each checkpoint, once all processes have written their parts of it."""
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Close the checkpoint of this step."""
+        PartialState().wait_for_everyone()
+        if state.is_world_process_zero:
+            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
 def save_adapter(
@@ -373,7 +399,7 @@ def fit(
                 dataloader_pin_memory=torch.cuda.is_available(),
                 ddp_find_unused_parameters=False,
             ),
-            callbacks=[StepBar()],
+            callbacks=[StepBar(), Sealing()],
         )
         trainer.remove_callback(PrinterCallback)
         if here.num_processes > 1:

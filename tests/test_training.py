@@ -31,12 +31,14 @@ from clca_utils.examples import Example, tokenize
 from clca_utils.files import StudyError, read_json
 from clca_utils.params import FineTuning
 from clca_utils.training import (
+    SEAL,
     ByLength,
     StepBar,
     adapter_size,
     evened,
     last_whole_checkpoint,
     layers,
+    seal,
     train_adapter,
 )
 from clca_utils.transformers_model import load_tokenizer, load_weights
@@ -230,11 +232,10 @@ def test_a_killed_training_goes_on_and_ends_the_same(trained, elsewhere, tmp_pat
     assert "training_log.csv" not in written(folder)
     (checkpoints,) = folder.glob(".checkpoints-*")
     assert last_whole_checkpoint(checkpoints) == checkpoints / "checkpoint-4"
-    # as if the kill had come while the next checkpoint was written
+    # as if the disk had spoilt the next checkpoint, with which training would go on all the same
     shutil.copytree(checkpoints / "checkpoint-4", checkpoints / "checkpoint-6")
-    for name in ("trainer_state.json", "adapter_model.safetensors"):
-        path = checkpoints / "checkpoint-6" / name
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    path = checkpoints / "checkpoint-6" / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
     steps = []
 
     class Counts(StepBar):
@@ -432,23 +433,20 @@ def test_another_error_stays_what_it_is(tmp_path, monkeypatch):
         train(tmp_path)
 
 
-def test_a_checkpoint_that_was_not_closed_is_ignored(tmp_path):
+def test_a_checkpoint_that_was_not_closed_or_has_changed_is_ignored(tmp_path):
     assert last_whole_checkpoint(tmp_path / "none") is None
-    states = {
-        9: '{"global_step": 9}',
-        10: '{"global_step": 10}',
-        11: '{"global_st',
-        12: "",
-        13: None,
-    }
-    for step, state in states.items():
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        if state is not None:
-            (folder / "trainer_state.json").write_text(state)
+    for step in range(9, 14):
+        part = tmp_path / f"checkpoint-{step}" / "parts" / "optimizer.pt"
+        part.parent.mkdir(parents=True)
+        part.write_bytes(bytes(100))
+        if step < 13:  # the kill came before the seal
+            seal(tmp_path / f"checkpoint-{step}")
+    (tmp_path / "checkpoint-11/parts/optimizer.pt").write_bytes(bytes(99) + b"\1")
+    (tmp_path / "checkpoint-12/parts/optimizer.pt").unlink()
     assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    (tmp_path / "checkpoint-10" / SEAL).write_bytes(b"\xff")
+    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-9"
     shutil.rmtree(tmp_path / "checkpoint-9")
-    shutil.rmtree(tmp_path / "checkpoint-10")
     assert last_whole_checkpoint(tmp_path) is None
 
 
